@@ -1,0 +1,1 @@
+"""The admin API: one route table with the access right per route, thin handlers."""

@@ -1,0 +1,1 @@
+"""Desired state and the managers that make it real."""

@@ -1,0 +1,1 @@
+"""Drives: discovery, claim, mirrors and their assembly."""

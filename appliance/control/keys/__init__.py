@@ -1,0 +1,1 @@
+"""The master key and the contract keys it wraps."""

@@ -1,0 +1,1 @@
+"""Wiring: configuration and one module per role."""

@@ -1,0 +1,1 @@
+"""The storage engine: ordered records and blobs; knows nothing of S3."""

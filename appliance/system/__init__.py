@@ -1,0 +1,1 @@
+"""One adapter per foreign thing: files, drives, mounts, programs, the service manager."""

@@ -1,0 +1,1 @@
+"""Benchmark programs; never timed assertions."""

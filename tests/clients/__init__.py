@@ -1,0 +1,1 @@
+"""Real S3 clients move real trees and compare."""

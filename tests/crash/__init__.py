@@ -1,0 +1,1 @@
+"""Simulated drives and faults under the real engine."""

@@ -1,0 +1,1 @@
+"""boto3 and raw sockets against the real daemon over HTTPS."""

@@ -1,0 +1,1 @@
+"""Real drives, real device events, real machines."""

@@ -1,0 +1,1 @@
+"""Core rules and small pieces; anywhere, in seconds."""
