@@ -1,0 +1,79 @@
+"""What the admin API asks of the control plane: one narrow protocol per noun.
+
+Owns no behaviour. The daemon hands in the objects that fulfil these; tests hand in fakes. All
+methods raise errors of ``appliance.core.errors`` whose message is a sentence for the operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from appliance.core.admin import (
+    AccountReport,
+    BucketReport,
+    DriveReport,
+    MirrorReport,
+    NewAccount,
+    StatusReport,
+)
+from appliance.core.jobs import Job
+
+
+class DiskManager(Protocol):
+    """Drives, mirrors and the jobs on them. ``appliance.control.disks.manager.Disks`` is one."""
+
+    async def drive_reports(self) -> Sequence[DriveReport]:
+        """Every drive the machine shows, and ours that are away from it are left out."""
+        ...
+
+    async def claim(self, identity: str, *, force_serial: str | None = None) -> Job:
+        """Start formatting a drive. Raises ``Refused`` with every reason."""
+        ...
+
+    async def create_mirror(self, name: str, identities: Sequence[str]) -> MirrorReport:
+        """Join two claimed drives to a new mirror."""
+        ...
+
+    async def mirror_reports(self) -> Sequence[MirrorReport]: ...
+
+    def jobs(self) -> Sequence[Job]:
+        """Running jobs and the last ended ones, oldest first."""
+        ...
+
+    def job(self, job_id: str) -> Job:
+        """Raises ``NotFound``."""
+        ...
+
+
+class AccountManager(Protocol):
+    """Accounts and their keys."""
+
+    async def create(self, name: str) -> NewAccount:
+        """A new account with keys and an initial bucket. Raises ``InvalidInput``, ``Refused``."""
+        ...
+
+    async def reports(self) -> Sequence[AccountReport]: ...
+
+
+class BucketManager(Protocol):
+    """Buckets over all accounts."""
+
+    async def reports(self) -> Sequence[BucketReport]: ...
+
+
+class StatusManager(Protocol):
+    """The appliance at a glance."""
+
+    async def report(self) -> StatusReport: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Managers:
+    """Everything the API serves."""
+
+    disks: DiskManager
+    accounts: AccountManager
+    buckets: BucketManager
+    status: StatusManager
