@@ -1,0 +1,78 @@
+# `make run` serves, `make check` is for every change, `make test` proves everything.
+# Each target first makes sure that the machine and .venv have what it needs.
+SHELL := /bin/bash
+PYTHON := .venv/bin/python
+PYTEST := .venv/bin/pytest
+PHASE := .ci/phase
+STATE := $(or $(APPLIANCE_STATE),./var)
+ARGS ?=
+
+QUICK_TESTS := tests/tidy tests/unit tests/conformance tests/crash tests/s3
+MACHINE_TESTS := tests/clients tests/system
+
+.PHONY: help setup setup-test run check lint types test quick-tests all-quick-tests \
+	machine-tests bench format lock clean
+
+help:
+	@printf '%s\n' \
+	'make run     serve S3 over HTTPS from $(STATE) (ARGS="..." goes to "appliance dev")' \
+	'make check   style, types, layers and all quick tests; no root, under three minutes' \
+	'make test    everything, as continuous integration runs it; root on Debian for all of it' \
+	'make bench   measure this service beside others (see docs/PERFORMANCE.md)' \
+	'make setup   only install what running needs;  make setup-test  what testing needs' \
+	'make format  lay the code out;  make lock  renew the locks;  make clean  forget what was built'
+
+setup:
+	@packaging/setup.sh run
+
+setup-test:
+	@packaging/setup.sh test
+
+run: setup
+	@exec .venv/bin/appliance dev --state "$(STATE)" $(ARGS)
+
+check: setup-test
+	@$(PHASE) style $(MAKE) -s lint
+	@$(PHASE) types $(MAKE) -s types
+	@$(PHASE) "quick tests" $(MAKE) -s quick-tests
+
+lint:
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+
+types:
+	@.venv/bin/mypy
+
+quick-tests:
+	@$(PYTEST) -q -n 2 -m "not root and not long" $(QUICK_TESTS)
+
+all-quick-tests:
+	@$(PYTEST) -q -n 2 $(QUICK_TESTS)
+
+machine-tests:
+	@$(PYTEST) -q -s $(MACHINE_TESTS)
+
+test: setup-test
+	@$(PHASE) style $(MAKE) -s lint
+	@$(PHASE) types $(MAKE) -s types
+	@$(PHASE) "tidy, unit, conformance, crash and S3 tests" $(MAKE) -s all-quick-tests
+	@$(PHASE) "clients, drives and whole machines" $(MAKE) -s machine-tests
+
+bench: setup-test
+	@$(PYTHON) -m tests.bench $(ARGS)
+
+format: setup-test
+	@.venv/bin/ruff check --fix --select I .
+	@.venv/bin/ruff format .
+
+LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command "make lock"
+lock: setup-test
+	@$(LOCK) --output-file requirements-build.lock requirements-build.in
+	@$(LOCK) --output-file requirements.lock requirements.in
+	@$(LOCK) --output-file requirements-dev.lock requirements-dev.in
+
+clean:
+	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+		.import_linter_cache
+	@find appliance tests -name __pycache__ -prune -exec rm -rf {} +
