@@ -15,6 +15,7 @@
     │   ├── ReadOnly                  the mirror takes no writes now (reason; retry later)
     │   ├── Unavailable               the store is away or restarting (retry soon)
     │   ├── MembershipChanged         a staged blob does not match the members; write it again
+    │   ├── Damaged                   one drive's bytes failed verification (ask the peer)
     │   └── DataLost                  no drive holds a valid copy of the bytes asked for
     ├── DriveFault                    an I/O call on a drive failed; carries the errno
     │   └── DriveTimeout              an I/O call passed the drive's deadline
@@ -97,6 +98,10 @@ class Unavailable(EngineError):
 
 class MembershipChanged(EngineError):
     """A staged blob is not on every in-sync drive any more; the caller writes it again."""
+
+
+class Damaged(EngineError):
+    """Bytes read from one drive failed verification; the other drive may hold good ones."""
 
 
 class DataLost(EngineError):
