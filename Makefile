@@ -59,7 +59,7 @@ test: setup-test
 	@$(PHASE) "clients, drives and whole machines" $(MAKE) -s machine-tests
 
 bench: setup-test
-	@$(PYTHON) -m tests.bench $(ARGS)
+	@$(PYTHON) -m tests.bench $(if $(PEERS),--peers "$(PEERS)") $(ARGS)
 
 format: setup-test
 	@.venv/bin/ruff check --fix --select I .
