@@ -62,7 +62,7 @@ def holders(name: str) -> tuple[str, ...]:
     """What stands on the device or a partition of it: device mapper, md, loop devices, swap."""
     names = (name, *partitions(name))
     nodes = {f"/dev/{each}" for each in names}
-    found = set()
+    found: set[str] = set()
     for path in [_SYS_BLOCK / name, *(_SYS_BLOCK / name / part for part in partitions(name))]:
         try:
             found.update(each.name for each in (path / "holders").iterdir())

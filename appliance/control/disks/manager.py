@@ -1,0 +1,237 @@
+"""The disk manager: claims drives, makes mirrors, and answers for both.
+
+Owns what an operator may do with drives; what is there and where it is mounted belongs to
+``Reality``. Refuses whatever ``core.drives`` refuses, and any drive that a mirror needs. Mutations
+run under the one lock, on facts read under it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from appliance.control.disks import reports
+from appliance.control.disks.assembly import Assembly, PresentDrive
+from appliance.control.disks.bay import Bay
+from appliance.control.disks.creation import MirrorMaker, NewMember, NewMirror
+from appliance.control.disks.jobs import JobBook, JobHandle
+from appliance.control.disks.passport import Membership, Passport, write_passport
+from appliance.control.disks.permissions import Owners, give_to_store, share_staging
+from appliance.control.disks.reality import BLOCKING_S_MAX, Reality, Subscriber
+from appliance.core.admin import DriveReport, DriveState, MirrorReport
+from appliance.core.drives import Drive, resolve
+from appliance.core.errors import InvalidInput, Refused
+from appliance.core.jobs import Job
+from appliance.core.ports import Clock, Entropy
+from appliance.engine.interface import Health
+
+HealthOf = Callable[[str], Awaitable[Health | None]]
+
+CLAIM_STEPS: Final = 4
+MIRROR_MEMBERS: Final = 2
+_ID_BYTES: Final = 16
+
+
+async def no_health(mirror: str) -> Health | None:
+    """Where no store can be asked."""
+    return None
+
+
+class Disks:
+    """Used from one event loop. ``start`` before anything else, ``close`` at the end."""
+
+    def __init__(
+        self,
+        bay: Bay,
+        *,
+        mirrors_directory: Path,
+        make_mirror: MirrorMaker,
+        clock: Clock,
+        entropy: Entropy,
+        owners: Owners | None = None,
+        health_of: HealthOf = no_health,
+    ) -> None:
+        self._bay = bay
+        self._mirrors_directory = mirrors_directory
+        self._make_mirror = make_mirror
+        self._clock = clock
+        self._entropy = entropy
+        self._owners = owners
+        self._health_of = health_of
+        self._book = JobBook(clock, entropy)
+        self._reality = Reality(bay, mirrors_directory, owners)
+        self._resyncs = reports.Resyncs(clock)
+
+    async def start(self) -> None:
+        """Every drive of ours that is there is in its place on return; later ones follow live."""
+        await self._reality.start()
+
+    async def close(self) -> None:
+        """Stop watching and working. Mounts stay: the stores outlive this process."""
+        await self._book.close()
+        await self._reality.close()
+
+    async def ensure(self) -> bool:
+        """Put reality in order now. True when anything changed."""
+        return await self._reality.ensure()
+
+    # -- what a store asks
+
+    def mirrors(self) -> list[str]:
+        """Names of the mirrors known."""
+        return sorted(self._reality.assemblies)
+
+    def assembly(self, mirror: str) -> Assembly:
+        """Where the mirror's drives are now. Raises ``NotFound``."""
+        return self._reality.assembly(mirror)
+
+    async def assembled(self, mirror: str) -> Assembly:
+        """Wait until at least one drive of the mirror is there."""
+        return await self._reality.assembled(mirror)
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Be called, on the event loop, with every changed assembly. The result unsubscribes."""
+        return self._reality.subscribe(subscriber)
+
+    def report_failed(self, drive_id: str, reason: str) -> None:
+        """A store gave a drive up: mount it afresh as soon as that is possible."""
+        self._reality.report_failed(drive_id, reason)
+
+    # -- claim
+
+    async def claim(self, identity: str, *, force_serial: str | None = None) -> Job:
+        """Start formatting a drive; one that is claimed and free already is left as it is.
+
+        Raises ``InvalidInput``, ``NotFound``, ``Refused`` with every reason.
+        """
+        reality = self._reality
+        async with reality.lock:
+            drive = resolve(await reality.scan(), identity)
+            if drive.node in reality.formatting:
+                raise Refused(f"cannot claim {drive.identity}: it is being formatted already")
+            present = reality.present.get(drive.drive_id)
+            if present is not None and force_serial is None and present.passport.mirror is None:
+                return self._book.ended(f"claim {drive.identity}", drive.drive_id)
+            free = reports.without_own_mount(drive, present)
+            reports.must_be_claimable(free, reality.present, force_serial)
+            if present is not None:
+                await reality.put_out(drive.drive_id)
+            reality.formatting.add(drive.node)
+        return self._book.start(
+            f"claim {drive.identity}", partial(self._format, free), total=CLAIM_STEPS
+        )
+
+    async def _format(self, drive: Drive, handle: JobHandle) -> str:
+        """Crash points: anywhere before the passport the drive is one of ours without a passport;
+        it is shown as faulty and can be claimed again with its serial typed."""
+        reality = self._reality
+        drive_id = str(uuid.UUID(bytes=self._entropy.token(_ID_BYTES), version=4))
+        try:
+            await reality.blocking(
+                partial(self._bay.format, drive, drive_id, handle.step), deadline_s=BLOCKING_S_MAX
+            )
+            handle.step("mounting it")
+            ours = reports.formatted(drive, drive_id)
+            path = await reality.blocking(partial(self._bay.mount, ours))
+            handle.step("writing its passport")
+            passport = Passport(drive_id, drive.serial, drive.model, self._clock.now_ns())
+            await reality.blocking(partial(self._furnish, path, passport))
+        finally:
+            reality.formatting.discard(drive.node)
+        await reality.ensure()
+        return drive_id
+
+    def _furnish(self, path: Path, passport: Passport) -> None:
+        give_to_store(path, self._owners)
+        share_staging(path, self._owners)
+        write_passport(path, passport)
+
+    # -- mirrors
+
+    async def create_mirror(self, name: str, identities: Sequence[str]) -> MirrorReport:
+        """Make a mirror of two claimed drives. Raises ``InvalidInput``, ``NotFound``, ``Refused``.
+
+        Crash points: (1) engine files on both drives: both are still free, creation starts over
+        (2) first passport: it lists both, the mirror exists (3) second passport.
+        """
+        reports.must_be_mirror_name(name)
+        reality = self._reality
+        async with reality.lock:
+            drives = await reality.scan()
+            chosen = [self._free_drive(drives, identity) for identity in identities]
+            ids = {each.passport.drive_id for each in chosen}
+            if len(ids) != len(chosen) or len(chosen) != MIRROR_MEMBERS:
+                raise InvalidInput("cannot create the mirror: it takes two different drives")
+            if name in reality.assemblies:
+                raise Refused(f"cannot create the mirror {name!r}: it exists; choose another name")
+            new = self._new_mirror(name, chosen)
+            await reality.blocking(partial(self._create, new, chosen), deadline_s=BLOCKING_S_MAX)
+            await reality.reread(chosen)
+        return await self._mirror_report(name)
+
+    def _free_drive(self, drives: Sequence[Drive], identity: str) -> PresentDrive:
+        drive = resolve(drives, identity)
+        present = self._reality.present.get(drive.drive_id)
+        if present is None:
+            raise Refused(
+                f"cannot put {drive.identity} into a mirror: it is not claimed; "
+                f"run `appliance drive claim {drive.identity}` first"
+            )
+        if present.passport.mirror is not None:
+            raise Refused(
+                f"cannot put {drive.identity} into a mirror: "
+                f"it is a member of {present.passport.mirror.name}"
+            )
+        return present
+
+    def _new_mirror(self, name: str, chosen: Sequence[PresentDrive]) -> NewMirror:
+        home = self._mirrors_directory / name
+        members = tuple(
+            NewMember(each.passport.drive_id, each.passport.serial, each.path) for each in chosen
+        )
+        mirror_id = str(uuid.UUID(bytes=self._entropy.token(_ID_BYTES), version=4))
+        return NewMirror(name, mirror_id, members, home / "index", home / "witness" / "witness")
+
+    def _create(self, new: NewMirror, chosen: Sequence[PresentDrive]) -> None:
+        for directory in (new.index_directory, new.witness_file.parent):
+            give_to_store(directory, self._owners)
+        self._make_mirror(new)
+        members = tuple((each.drive_id, each.serial) for each in new.members)
+        membership = Membership(new.mirror_id, new.name, members)
+        for each in chosen:
+            write_passport(each.path, each.passport.joined(membership))
+
+    # -- reports
+
+    async def drive_reports(self) -> Sequence[DriveReport]:
+        """Every drive the machine shows now."""
+        async with self._reality.lock:
+            drives = await self._reality.scan()
+        return [self._drive_report(drive) for drive in drives]
+
+    def _drive_report(self, drive: Drive) -> DriveReport:
+        reality = self._reality
+        if drive.node in reality.formatting:
+            return DriveReport(drive, DriveState.FORMATTING)
+        return reports.drive_report(
+            drive, reality.present.get(drive.drive_id), reality.troubles.get(drive.node)
+        )
+
+    async def mirror_reports(self) -> Sequence[MirrorReport]:
+        """Every mirror known, with its store's word where that answers."""
+        return [await self._mirror_report(name) for name in self.mirrors()]
+
+    async def _mirror_report(self, name: str) -> MirrorReport:
+        health = await self._health_of(name)
+        return reports.mirror_report(self.assembly(name), health, self._resyncs)
+
+    def jobs(self) -> Sequence[Job]:
+        """Running jobs and the last ended ones, oldest first."""
+        return self._book.all()
+
+    def job(self, job_id: str) -> Job:
+        """Raises ``NotFound``."""
+        return self._book.get(job_id)
