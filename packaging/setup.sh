@@ -24,11 +24,7 @@ mmdebstrap mmdebstrap
 parted parted
 mdadm mdadm
 fio fio
-curl curl
 openssl openssl
-xz xz-utils
-setfattr attr
-ip iproute2
 unshare util-linux'
 block_drivers=qemu-block-extra   # a set of libraries, so no program proves it
 

@@ -1,0 +1,63 @@
+"""The test run itself keeps its rules: a hole in the proof is a failure that everyone sees."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import SEED_VARIABLE
+from tests.tidy.sources import ROOT
+
+
+def _run(directory: Path, test: str, seed: int = 1) -> tuple[int, str]:
+    """Run one test text under the project's conftest; exit code and output."""
+    (directory / "test_sample.py").write_text(test)
+    plugins = ("-p", "tests.conftest", "-p", "no:cacheprovider")
+    settings = ("--rootdir", str(directory), "-c", str(ROOT / "pyproject.toml"))
+    outcome = subprocess.run(
+        [sys.executable, "-m", "pytest", *plugins, *settings, str(directory)],
+        cwd=ROOT,
+        env=os.environ | {SEED_VARIABLE: str(seed)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return outcome.returncode, outcome.stdout + outcome.stderr
+
+
+HOLES = """
+import unittest, warnings
+import pytest
+
+def test_skips():
+    raise unittest.SkipTest("no reason is good enough")
+
+@pytest.mark.needs("no-such-program")
+def test_needs_what_is_missing():
+    pass
+
+def test_warns():
+    warnings.warn("old")
+"""
+
+
+def test_skips_missing_programs_and_warnings_are_failures(tmp_path: Path) -> None:
+    code, output = _run(tmp_path, HOLES)
+    assert code == 1, output
+    assert "3 failed" in output
+    assert "was skipped" in output
+    assert "no-such-program missing" in output
+
+
+def test_the_seed_is_printed_and_repeats_a_run(tmp_path: Path) -> None:
+    test = "def test_a(chance):\n    print('drew', chance.random())\n    assert False\n"
+    outputs = [_run(tmp_path, test, seed)[1] for seed in (1, 1, 2)]
+    assert f"{SEED_VARIABLE}=1" in outputs[0]
+    first, again, other = (_drawn(output) for output in outputs)
+    assert first == again != other
+
+
+def _drawn(output: str) -> str:
+    return next(line for line in output.splitlines() if line.startswith("drew "))
