@@ -1,0 +1,118 @@
+"""Files of large blobs: their names, their form on a drive, and verified reading.
+
+A blob file is a row of chunks, each with the blob's id, its own number, length and CRC32C in front:
+a chunk that was written elsewhere, lost, or changed is told from a good one. There is no header and
+no trailer: the record that owns the blob knows its size. Files are never rewritten in place.
+
+Owns the form; refuses nothing by exception: a chunk that does not verify is reported as damaged
+(``None``) and the caller asks the other drive. Pure but for the ``File`` it is handed.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import Final, NewType
+
+from awscrt.checksums import crc32c
+
+from appliance.core.ports import Buffer, File
+
+BlobId = NewType("BlobId", bytes)
+
+BLOB_ID_BYTES: Final = 16
+CHUNK_BYTES: Final = 64 * 1024
+BLOB_DIRECTORY: Final = "blob"
+STAGING_DIRECTORY: Final = "staging"
+
+_MAGIC: Final = 0x4B4E4843
+_HEADER: Final = struct.Struct("<IIII16s")
+_SIGNED: Final = struct.Struct("<III16s")
+HEADER_BYTES: Final = _HEADER.size
+FRAME_BYTES: Final = HEADER_BYTES + CHUNK_BYTES
+
+
+def blob_directory(blob_id: bytes) -> str:
+    """The directory of a blob's file: 256 of them, so that none grows without bound."""
+    return f"{BLOB_DIRECTORY}/{blob_id[0]:02x}"
+
+
+def blob_path(blob_id: bytes) -> str:
+    """Where an adopted blob lies on each drive."""
+    return f"{BLOB_DIRECTORY}/{blob_id[0]:02x}/{blob_id.hex()}"
+
+
+def staged_path(gateway: str, blob_id: bytes) -> str:
+    """Where a blob lies while it is uploaded."""
+    return f"{STAGING_DIRECTORY}/{gateway}/{blob_id.hex()}"
+
+
+def file_bytes(size_bytes: int) -> int:
+    """Length of the file of a blob of ``size_bytes``."""
+    full, rest = divmod(size_bytes, CHUNK_BYTES)
+    return full * FRAME_BYTES + (HEADER_BYTES + rest if rest else 0)
+
+
+def _seal(blob_id: bytes, number: int, payload: Buffer) -> bytes:
+    signed = _SIGNED.pack(_MAGIC, number, len(payload), blob_id)
+    crc = crc32c(payload, crc32c(signed))
+    return _HEADER.pack(_MAGIC, number, len(payload), crc, blob_id)
+
+
+def encode_chunks(blob_id: bytes, first: int, data: Buffer) -> bytes:
+    """The file's bytes for ``data``, which begins at chunk ``first``. Only the blob's last chunk
+    may be shorter than ``CHUNK_BYTES``."""
+    view = memoryview(data)
+    pieces: list[Buffer] = []
+    for number, start in enumerate(range(0, len(view), CHUNK_BYTES), first):
+        payload = view[start : start + CHUNK_BYTES]
+        pieces.append(_seal(blob_id, number, payload))
+        pieces.append(payload)
+    return b"".join(pieces)
+
+
+def decode_chunks(
+    blob_id: bytes, size_bytes: int, first: int, last: int, raw: bytes
+) -> list[memoryview] | None:
+    """The payloads of chunks [first, last) out of the file's bytes; None if one does not verify."""
+    view = memoryview(raw)
+    payloads: list[memoryview] = []
+    position = 0
+    for number in range(first, last):
+        length = min(CHUNK_BYTES, size_bytes - number * CHUNK_BYTES)
+        end = position + HEADER_BYTES + length
+        if end > len(view):
+            return None
+        payload = view[position + HEADER_BYTES : end]
+        if view[position : position + HEADER_BYTES] != _seal(blob_id, number, payload):
+            return None
+        payloads.append(payload)
+        position = end
+    return payloads
+
+
+def read_range(
+    file: File, blob_id: bytes, size_bytes: int, start: int, end: int, *, past_cache: bool = False
+) -> bytes | None:
+    """Bytes [start, end) of the blob, verified; None if a chunk they touch is damaged. Raises
+    ``DriveFault``. Callers keep ranges to about a MiB."""
+    if start >= end:
+        return b""
+    first, last = start // CHUNK_BYTES, -(-end // CHUNK_BYTES)
+    begin = first * FRAME_BYTES
+    stop = min(last * FRAME_BYTES, file_bytes(size_bytes))
+    raw = file.read_at(begin, stop - begin, past_cache=past_cache)
+    payloads = decode_chunks(blob_id, size_bytes, first, last, raw)
+    if payloads is None:
+        return None
+    payloads[-1] = payloads[-1][: end - (last - 1) * CHUNK_BYTES]
+    payloads[0] = payloads[0][start - first * CHUNK_BYTES :]
+    return bytes(payloads[0]) if len(payloads) == 1 else b"".join(payloads)
+
+
+def spans(start: int, end: int, step_bytes: int) -> Iterable[tuple[int, int]]:
+    """[start, end) cut at multiples of ``step_bytes``, so that no chunk is read twice."""
+    while start < end:
+        stop = min((start // step_bytes + 1) * step_bytes, end)
+        yield start, stop
+        start = stop
