@@ -37,6 +37,7 @@ _TABLE: Final[dict[str, tuple[int, str]]] = {
     "AuthorizationHeaderMalformed": (400, "The authorization header is malformed."),
     "AuthorizationQueryParametersError": (400, "The authorization query parameters are wrong."),
     "BadDigest": (400, "The Content-MD5 or checksum value did not match what was received."),
+    "BadRequest": (400, "Bad Request"),
     "BucketAlreadyExists": (409, "The requested bucket name is not available."),
     "BucketAlreadyOwnedByYou": (409, "You already own the requested bucket."),
     "BucketNotEmpty": (409, "The bucket you tried to delete is not empty."),
@@ -67,6 +68,7 @@ _TABLE: Final[dict[str, tuple[int, str]]] = {
     "InvalidPartNumber": (416, "The requested partnumber is not satisfiable."),
     "InvalidPartOrder": (400, "The list of parts was not in ascending order."),
     "InvalidRange": (416, "The requested range is not satisfiable."),
+    "InvalidRedirectLocation": (400, "The website redirect location is not valid."),
     "InvalidRequest": (400, "Invalid Request"),
     "InvalidSecurity": (403, "The provided security credentials are not valid."),
     "InvalidStorageClass": (400, "The storage class you specified is not valid."),
@@ -79,8 +81,7 @@ _TABLE: Final[dict[str, tuple[int, str]]] = {
     "MalformedPolicy": (400, "The policy is not well-formed."),
     "MalformedXML": (
         400,
-        "The XML you provided was not well-formed or did not validate against our published"
-        " schema",
+        "The XML you provided was not well-formed or did not validate against our published schema",
     ),
     "MaxMessageLengthExceeded": (400, "Your request was too big."),
     "MaxPostPreDataLengthExceededError": (400, "The fields before the file were too large."),
@@ -163,8 +164,6 @@ TABLE: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(_TABLE)
 NO_SPACE_RETRY_S: Final = 60
 """A full mirror is freed by an operator or by deletes, not within a client's first retries."""
 
-_CODE_OF_FULL: Final = "ServiceUnavailable"
-
 
 def status_of(code: str) -> int:
     """The HTTP status of an S3 code; 400 for one the table does not know."""
@@ -184,12 +183,10 @@ def translated(error: ApplianceError) -> S3Error:
             return S3Error("QuotaExceeded")
         case NoSpace():
             message = "The storage is full for now. Nothing was stored; try again later."
-            return S3Error(_CODE_OF_FULL, message, headers=_retry_after(NO_SPACE_RETRY_S))
+            return S3Error("ServiceUnavailable", message, headers=_retry_after(NO_SPACE_RETRY_S))
         case ReadOnly():
             message = "The storage takes no writes now. Nothing was stored; try again later."
-            return S3Error(
-                "ServiceUnavailable", message, headers=_retry_after(error.retry_after_s)
-            )
+            return S3Error("ServiceUnavailable", message, headers=_retry_after(error.retry_after_s))
         case Unavailable():
             return S3Error("ServiceUnavailable", headers=_retry_after(error.retry_after_s))
         case MembershipChanged() | Conflict():
@@ -210,14 +207,21 @@ def _retry_after(seconds: int) -> dict[str, str]:
     return {"Retry-After": str(max(1, seconds))}
 
 
+def message_of(error: S3Error) -> str:
+    """The refusal's own message, the table's where it has none."""
+    if error.message:
+        return error.message
+    entry = _TABLE.get(error.code)
+    return entry[1] if entry else error.code
+
+
 def rendered(error: S3Error, *, resource: str, request_id: str, host_id: str) -> bytes:
     """The error document. ``resource`` is the decoded path the client asked for."""
-    message = error.message or _TABLE.get(error.code, (400, error.code))[1]
     pieces = [
         DECLARATION,
         "<Error>",
         element("Code", error.code),
-        element("Message", printable(message)),
+        element("Message", printable(message_of(error))),
     ]
     for name, value in error.fields.items():
         pieces.append(element(name, printable(value)))

@@ -1,0 +1,80 @@
+"""Operations on buckets: create, head, delete.
+
+Owns the meaning of a location constraint and of re-creating one's own bucket. Refuses constraints
+of other regions and bucket features that would silently not exist. Invariant: a bucket that was
+answered with 200 exists on both drives.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from appliance.core.errors import S3Error
+from appliance.s3.acl import check_acl_headers
+from appliance.s3.operation import Context
+from appliance.s3.request import Request
+from appliance.s3.xml import parse
+
+CONFIGURATION_BYTES_MAX: Final = 64 * 1024
+CLASSIC_REGION: Final = "us-east-1"
+"""Here re-creating one's own bucket is a success; everywhere else it is a conflict."""
+
+_REGION: Final = re.compile(r"[a-z]{2}(-[a-z]+)+-\d|EU")
+
+
+async def create_bucket(context: Context, request: Request) -> None:
+    """CreateBucket. A missing constraint is accepted in every region: many devices never send
+    one."""
+    body = await request.read_body(CONFIGURATION_BYTES_MAX)
+    check_acl_headers(request)
+    if request.headers.get("x-amz-bucket-object-lock-enabled", "").lower() == "true":
+        raise S3Error("NotImplemented", "Object lock is not available.")
+    if request.headers.get("x-amz-object-ownership") not in (None, "BucketOwnerEnforced"):
+        raise S3Error("NotImplemented", "The only object ownership is BucketOwnerEnforced.")
+    region = context.settings.region
+    if body.strip():
+        _check_constraint(body, region)
+    caller = request.caller
+    if caller is None:
+        raise S3Error("AccessDenied")
+    name = request.bucket or ""
+    bucket, created = await context.store.buckets.create(caller, name, region=region)
+    if not created and (bucket.region or region) != CLASSIC_REGION:
+        raise S3Error("BucketAlreadyOwnedByYou", fields={"BucketName": name})
+    await request.reply(200, {"Location": f"/{name}"})
+
+
+def _check_constraint(body: bytes, region: str) -> None:
+    configuration = parse(body, "CreateBucketConfiguration")
+    for feature in ("Location", "Bucket", "Tags"):
+        if any(True for found in configuration.all(feature) for _ in found):
+            raise S3Error("NotImplemented", f"{feature} of a new bucket is not available.")
+    constraint = configuration.optional("LocationConstraint") or region
+    if constraint == region:
+        return
+    fields = {"LocationConstraint": constraint}
+    if _REGION.fullmatch(constraint) is None:
+        raise S3Error("InvalidLocationConstraint", fields=fields)
+    message = (
+        f"The {constraint} location constraint is incompatible for the region specific endpoint"
+        " this request was sent to."
+    )
+    raise S3Error("IllegalLocationConstraintException", message, fields=fields)
+
+
+async def head_bucket(context: Context, request: Request) -> None:
+    """HeadBucket: there, and whose."""
+    bucket = await context.store.buckets.head(request.caller, request.bucket or "")
+    headers = {
+        "x-amz-bucket-region": bucket.region or context.settings.region,
+        "x-amz-access-point-alias": "false",
+        "Content-Type": "application/xml",
+    }
+    await request.reply(200, headers)
+
+
+async def delete_bucket(context: Context, request: Request) -> None:
+    """DeleteBucket: only an empty one."""
+    await context.store.buckets.delete(request.caller, request.bucket or "")
+    await request.reply(204)
