@@ -1,0 +1,292 @@
+"""Real directories as drives: ``Volume`` and ``File`` of ``core.ports`` on the system's files.
+
+Owns every file descriptor of a drive. Refuses paths that lead out of the directory. Translates each
+``OSError`` into ``DriveFault`` with its errno, and completes short writes.
+
+Durable files use O_DSYNC, and O_DIRECT where the file system has it: then data never waits in the
+page cache, where a failed write-back would be reported once and forgotten. O_DIRECT needs memory
+aligned to the block, so writes are copied through one page-aligned buffer per file.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from appliance.core.errors import DriveFault
+from appliance.core.ports import Buffer, FileStat, Space
+
+BLOCK_BYTES: Final = 4096
+BOUNCE_BYTES: Final = 1024 * 1024
+_FALLOC_FL_KEEP_SIZE: Final = 1
+_MODE: Final = 0o640
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+
+
+@contextmanager
+def _faults(drive: str, operation: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        number = error.errno or errno.EIO
+        raise DriveFault(drive, operation, number, error.strerror or str(error)) from error
+
+
+def check_path(drive: str, path: str) -> str:
+    """``path`` if it is relative and stays inside. Raises ``DriveFault`` (EINVAL)."""
+    if path.startswith("/") or "\0" in path or ".." in path.split("/"):
+        raise DriveFault(drive, f"opening {path!r}", errno.EINVAL, "the path leaves the drive")
+    return path
+
+
+class DirectoryFile:
+    """An open file of a ``DirectoryVolume``. One thread at a time unless only reading."""
+
+    def __init__(self, drive: str, path: str, descriptor: int, *, direct: bool) -> None:
+        self._drive = drive
+        self._path = path
+        self._descriptor = descriptor
+        self._direct = direct
+        self._bounce: mmap.mmap | None = None
+
+    def read_at(self, offset: int, length: int, *, past_cache: bool = False) -> bytes:
+        """See ``core.ports.File``."""
+        with _faults(self._drive, f"reading {self._path}"):
+            if self._direct:
+                return self._read_direct(offset, length)
+            if past_cache:
+                os.posix_fadvise(self._descriptor, offset, length, os.POSIX_FADV_DONTNEED)
+            data = os.pread(self._descriptor, length, offset)
+            if len(data) in {length, 0}:
+                return data
+            return self._read_rest(data, offset, length)
+
+    def _read_rest(self, data: bytes, offset: int, length: int) -> bytes:
+        parts = [data]
+        done = len(data)
+        while done < length:
+            more = os.pread(self._descriptor, length - done, offset + done)
+            if not more:
+                break
+            parts.append(more)
+            done += len(more)
+        return b"".join(parts)
+
+    def _read_direct(self, offset: int, length: int) -> bytes:
+        start = offset - offset % BLOCK_BYTES
+        end = -(-(offset + length) // BLOCK_BYTES) * BLOCK_BYTES
+        if end == start:
+            return b""
+        with mmap.mmap(-1, end - start) as buffer, memoryview(buffer) as view:
+            done = 0
+            while done < end - start:
+                with view[done:] as rest:
+                    count = os.preadv(self._descriptor, [rest], start + done)
+                done += count
+                if count == 0 or count % BLOCK_BYTES:
+                    break
+            return bytes(view[offset - start : min(done, offset - start + length)])
+
+    def write_at(self, offset: int, data: Buffer) -> None:
+        """See ``core.ports.File``."""
+        with _faults(self._drive, f"writing {self._path}"), memoryview(data).cast("B") as view:
+            if not self._direct:
+                self._write_all(view, offset)
+                return
+            if offset % BLOCK_BYTES or len(view) % BLOCK_BYTES:
+                raise OSError(errno.EINVAL, "a durable write must be of whole blocks")
+            self._write_direct(view, offset)
+
+    def _write_direct(self, view: memoryview, offset: int) -> None:
+        if self._bounce is None or len(self._bounce) < len(view):
+            # Grown once to the largest write: a batch must be one system call, one flush.
+            self._bounce = mmap.mmap(-1, max(len(view), 64 * 1024))
+        self._bounce[: len(view)] = view
+        with memoryview(self._bounce) as bounce, bounce[: len(view)] as aligned:
+            self._write_all(aligned, offset)
+        if len(self._bounce) > BOUNCE_BYTES:
+            self._bounce.close()
+            self._bounce = None
+
+    def _write_all(self, view: memoryview, offset: int) -> None:
+        done = 0
+        while done < len(view):
+            with view[done:] as rest:
+                count = os.pwrite(self._descriptor, rest, offset + done)
+            if count <= 0:
+                raise OSError(errno.EIO, "the drive took no bytes")
+            done += count
+
+    def flush(self) -> None:
+        """See ``core.ports.File``."""
+        with _faults(self._drive, f"flushing {self._path}"):
+            os.fdatasync(self._descriptor)
+
+    def allocate(self, length: int) -> None:
+        """See ``core.ports.File``."""
+        with _faults(self._drive, f"reserving room for {self._path}"):
+            _fallocate_keep_size(self._descriptor, length)
+
+    def truncate(self, length: int) -> None:
+        """See ``core.ports.File``."""
+        with _faults(self._drive, f"truncating {self._path}"):
+            os.ftruncate(self._descriptor, length)
+
+    def size_bytes(self) -> int:
+        """See ``core.ports.File``."""
+        with _faults(self._drive, f"looking at {self._path}"):
+            return os.fstat(self._descriptor).st_size
+
+    def close(self) -> None:
+        """See ``core.ports.File``."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if self._bounce is not None:
+            self._bounce.close()
+            self._bounce = None
+        if descriptor >= 0:
+            try:
+                os.close(descriptor)
+            except OSError:
+                # Close reports a write-back nobody waited for; durable data was flushed before.
+                pass
+
+
+def _fallocate_keep_size(descriptor: int, length: int) -> None:
+    """fallocate(2) with FALLOC_FL_KEEP_SIZE, which ``os`` does not offer. A file system without it
+    reserves nothing, which costs only an earlier warning of a full drive."""
+    result = _LIBC.fallocate(
+        descriptor, _FALLOC_FL_KEEP_SIZE, ctypes.c_longlong(0), ctypes.c_longlong(length)
+    )
+    if result != 0:
+        number = ctypes.get_errno()
+        if number not in {errno.EOPNOTSUPP, errno.ENOSYS}:
+            raise OSError(number, os.strerror(number))
+
+
+class DirectoryVolume:
+    """A directory as a drive. Any thread. Keeps its directory open, so that it stays on the mount
+    it was made on even if another is laid over it."""
+
+    def __init__(self, path: str | os.PathLike[str], name: str) -> None:
+        """Raises ``DriveFault`` if the directory cannot be opened."""
+        self._name = name
+        self._direct: bool | None = None
+        with _faults(name, f"opening the directory {os.fspath(path)}"):
+            self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    @property
+    def name(self) -> str:
+        """See ``core.ports.Volume``."""
+        return self._name
+
+    def open(
+        self, path: str, *, write: bool = False, create: bool = False, durable: bool = False
+    ) -> DirectoryFile:
+        """See ``core.ports.Volume``."""
+        check_path(self._name, path)
+        flags = os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_RDWR if write or create else os.O_RDONLY)
+        if create:
+            flags |= os.O_CREAT | os.O_EXCL
+        with _faults(self._name, f"opening {path}"):
+            if not durable:
+                descriptor = os.open(path, flags, _MODE, dir_fd=self._root)
+                return DirectoryFile(self._name, path, descriptor, direct=False)
+            return self._open_durable(path, flags | os.O_DSYNC)
+
+    def _open_durable(self, path: str, flags: int) -> DirectoryFile:
+        if self._direct is not False:
+            try:
+                descriptor = os.open(path, flags | os.O_DIRECT, _MODE, dir_fd=self._root)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                # The file system has no O_DIRECT. It refuses after creating the file.
+                self._direct = False
+                flags &= ~os.O_EXCL
+            else:
+                self._direct = True
+                return DirectoryFile(self._name, path, descriptor, direct=True)
+        descriptor = os.open(path, flags, _MODE, dir_fd=self._root)
+        return DirectoryFile(self._name, path, descriptor, direct=False)
+
+    def make_directory(self, path: str) -> None:
+        """See ``core.ports.Volume``."""
+        check_path(self._name, path)
+        parts = [part for part in path.split("/") if part]
+        with _faults(self._name, f"making the directory {path}"):
+            for count in range(1, len(parts) + 1):
+                try:
+                    os.mkdir("/".join(parts[:count]), 0o750, dir_fd=self._root)
+                except FileExistsError:
+                    continue
+
+    def rename(self, source: str, target: str) -> None:
+        """See ``core.ports.Volume``."""
+        check_path(self._name, source)
+        check_path(self._name, target)
+        with _faults(self._name, f"renaming {source} to {target}"):
+            os.rename(source, target, src_dir_fd=self._root, dst_dir_fd=self._root)
+
+    def unlink(self, path: str) -> None:
+        """See ``core.ports.Volume``."""
+        check_path(self._name, path)
+        with _faults(self._name, f"unlinking {path}"):
+            os.unlink(path, dir_fd=self._root)
+
+    def names(self, path: str) -> list[str]:
+        """See ``core.ports.Volume``."""
+        with _faults(self._name, f"listing {path or 'the drive'}"):
+            descriptor = self._open_directory(path)
+            try:
+                return sorted(os.listdir(descriptor))
+            finally:
+                os.close(descriptor)
+
+    def stat(self, path: str) -> FileStat | None:
+        """See ``core.ports.Volume``."""
+        check_path(self._name, path)
+        with _faults(self._name, f"looking at {path}"):
+            try:
+                found = os.stat(path or ".", dir_fd=self._root, follow_symlinks=False)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            return FileStat(size_bytes=found.st_size, is_directory=stat.S_ISDIR(found.st_mode))
+
+    def flush_directory(self, path: str) -> None:
+        """See ``core.ports.Volume``."""
+        with _faults(self._name, f"flushing the directory {path or '.'}"):
+            descriptor = self._open_directory(path)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def _open_directory(self, path: str) -> int:
+        check_path(self._name, path)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(path or ".", flags, dir_fd=self._root)
+
+    def space(self) -> Space:
+        """See ``core.ports.Volume``."""
+        with _faults(self._name, "asking for its room"):
+            found = os.fstatvfs(self._root)
+            return Space(
+                total_bytes=found.f_blocks * found.f_frsize,
+                free_bytes=found.f_bavail * found.f_frsize,
+            )
+
+    def close(self) -> None:
+        """See ``core.ports.Volume``."""
+        root, self._root = self._root, -1
+        if root >= 0:
+            try:
+                os.close(root)
+            except OSError:
+                # A directory handle holds nothing that could be lost.
+                pass
