@@ -129,7 +129,7 @@ class Refusal:
 
 def label_of(drive_id: str) -> str:
     """The XFS label of one of our drives."""
-    return LABEL_PREFIX + drive_id.replace("-", "")[:_LABEL_DIGITS]
+    return LABEL_PREFIX + drive_id[:_LABEL_DIGITS]
 
 
 def is_our_label(label: str) -> bool:
@@ -197,6 +197,8 @@ def _spoken(signature_type: str) -> str:
         return f"a member of something bigger ({signature_type})"
     if signature_type == "swap":
         return "a swap area (swap)"
+    if signature_type == "files":
+        return "files that are not ours (files)"
     if signature_type == "crypto_LUKS":
         return "an encrypted volume (crypto_LUKS)"
     return f"a file system ({signature_type})"

@@ -44,6 +44,7 @@ class Assembly:
     mirror: str
     mirror_id: str
     members: tuple[AssemblyMember, ...]
+    membership: Membership
     absent: Mapping[str, str] = field(default_factory=dict)
     index_directory: Path = Path()
     witness_file: Path = Path()
@@ -105,6 +106,7 @@ def _assembly(
         mirror=name,
         mirror_id=membership.mirror_id,
         members=members,
+        membership=membership,
         absent={each: serial for each, serial in membership.members if each not in drives},
         index_directory=home / "index",
         witness_file=home / "witness" / "witness",

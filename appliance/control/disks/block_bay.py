@@ -8,6 +8,7 @@ looking around never disturbs, or waits for, a drive in service.
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -102,7 +103,7 @@ class BlockBay:
         step("wiping what is on it")
         block.wipe([*(f"/dev/{part}" for part in drive.partitions), drive.node])
         step("making the file system")
-        block.make_xfs(drive.node, label=label_of(drive_id), uuid=drive_id)
+        block.make_xfs(drive.node, label=label_of(drive_id), uuid=str(uuid.UUID(drive_id)))
         self._forget(Path(drive.node).name)
 
     def mount(self, drive: Drive) -> Path:
@@ -200,5 +201,5 @@ def _our_id(signatures: tuple[Signature, ...]) -> str:
     """The drive id, when the file system and its label are ours and nothing else is there."""
     for signature in signatures:
         if signature.type == "xfs" and is_our_label(signature.label) and signature.uuid:
-            return signature.uuid
+            return signature.uuid.replace("-", "")
     return ""

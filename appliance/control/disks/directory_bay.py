@@ -13,7 +13,7 @@ from typing import Final
 
 from appliance.control.disks.bay import Mounted
 from appliance.core.drives import Drive, DriveKind, Signature
-from appliance.core.errors import DriveFault
+from appliance.core.errors import Refused
 
 IDENTITY_FILE: Final = "drive-id"
 """Stands for the file system's UUID, which a directory has not."""
@@ -50,8 +50,8 @@ class DirectoryBay:
         step("checking that it is empty")
         path = Path(drive.node)
         if any(path.iterdir()):
-            raise DriveFault(
-                drive.identity, "format", 0, "the directory is not empty; empty it yourself"
+            raise Refused(
+                f"cannot claim {drive.identity}: directories are never wiped; empty it yourself"
             )
         step("marking it")
         descriptor = os.open(path / IDENTITY_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -128,7 +128,7 @@ class Disks:
         """Crash points: anywhere before the passport the drive is one of ours without a passport;
         it is shown as faulty and can be claimed again with its serial typed."""
         reality = self._reality
-        drive_id = str(uuid.UUID(bytes=self._entropy.token(_ID_BYTES), version=4))
+        drive_id = self._new_id()
         try:
             await reality.blocking(
                 partial(self._bay.format, drive, drive_id, handle.step), deadline_s=BLOCKING_S_MAX
@@ -143,6 +143,10 @@ class Disks:
             reality.formatting.discard(drive.node)
         await reality.ensure()
         return drive_id
+
+    def _new_id(self) -> str:
+        """Hexadecimal, and a valid random UUID, because it becomes the file system's."""
+        return uuid.UUID(bytes=self._entropy.token(_ID_BYTES), version=4).hex
 
     def _furnish(self, path: Path, passport: Passport) -> None:
         give_to_store(path, self._owners)
@@ -192,7 +196,7 @@ class Disks:
         members = tuple(
             NewMember(each.passport.drive_id, each.passport.serial, each.path) for each in chosen
         )
-        mirror_id = str(uuid.UUID(bytes=self._entropy.token(_ID_BYTES), version=4))
+        mirror_id = self._new_id()
         return NewMirror(name, mirror_id, members, home / "index", home / "witness" / "witness")
 
     def _create(self, new: NewMirror, chosen: Sequence[PresentDrive]) -> None:

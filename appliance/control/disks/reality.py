@@ -13,13 +13,14 @@ import errno
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
 from appliance.control.disks.assembly import Assembly, PresentDrive, assemble, emptied
 from appliance.control.disks.bay import Bay
-from appliance.control.disks.passport import read_passport
+from appliance.control.disks.passport import read_passport, write_passport
 from appliance.control.disks.permissions import Owners, give_to_store
 from appliance.control.disks.plan import Plan, Trouble, decide, doubtful
 from appliance.core.drives import Drive
@@ -176,6 +177,8 @@ class Reality:
         """Read the passport of a mounted drive; one that cannot be read is put out again."""
         try:
             passport = await self.blocking(partial(read_passport, path))
+            if passport.drive_id != drive.drive_id:
+                raise DriveFault(drive.identity, "admission", 0, "its passport is another drive's")
         except DriveFault as fault:
             self._note_fault(drive, fault)
             await self.put_out(drive.drive_id)
@@ -187,7 +190,19 @@ class Reality:
 
     def _note_fault(self, drive: Drive, fault: DriveFault) -> None:
         _log.warning("%s", fault)
-        self.troubles[drive.node] = Trouble(drive.node, drive.drive_id, str(fault), retry=True)
+        # What the device answered plainly, such as that there is no passport, time will not cure.
+        retry = fault.errno not in {0, errno.ENOENT}
+        self.troubles[drive.node] = Trouble(drive.node, drive.drive_id, str(fault), retry=retry)
+
+    async def _complete_passports(self) -> None:
+        """A crash in mirror creation left a member without its mirror: its peer knows better."""
+        for assembly in list(self._assemblies.values()):
+            for member in assembly.members:
+                drive = self.present[member.drive]
+                if drive.passport.mirror is None:
+                    passport = drive.passport.joined(assembly.membership)
+                    await self.blocking(partial(write_passport, drive.path, passport))
+                    self.present[member.drive] = replace(drive, passport=passport)
 
     async def reread(self, drives: Sequence[PresentDrive]) -> None:
         """Passports were rewritten. The lock is held by the caller."""
@@ -205,6 +220,7 @@ class Reality:
                 fresh[name] = emptied(old)
         changed = [each for name, each in fresh.items() if self._assemblies.get(name) != each]
         self._assemblies = fresh
+        await self._complete_passports()
         for each in changed:
             await self.blocking(partial(self._prepare_home, each))
             for subscriber in list(self._subscribers):

@@ -1,0 +1,167 @@
+"""``appliance mirror``: joining two drives, and how the pair is."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from appliance.cli.cmd_drive import complete_identity
+from appliance.cli.context import Context, json_option, pass_context
+from appliance.cli.output import Output, Standing, eta, plain, size
+from appliance.core.admin import MemberReport, MirrorReport
+from appliance.core.errors import NotFound
+
+_COLOURS: Final = {"in sync": "green", "resyncing": "yellow", "assembling": "yellow"}
+
+
+@click.group()
+def mirror() -> None:
+    """Make mirrors of two drives and watch them.
+
+    Everything stored is on both drives of a mirror before it is acknowledged.
+    """
+
+
+@mirror.command("create")
+@click.argument(
+    "names", nargs=-1, required=True, metavar="[NAME] A B", shell_complete=complete_identity
+)
+@json_option
+@pass_context
+def create_mirror(context: Context, names: tuple[str, ...]) -> None:
+    """Join two claimed drives A and B to a mirror.
+
+    Without NAME it is called m0, m1, and so on.
+
+    \b
+    Examples:
+      appliance mirror create WD-WCC7K0AAAAAA WD-WCC7K0BBBBBB
+      appliance mirror create archive WD-WCC7K0AAAAAA WD-WCC7K0BBBBBB
+    """
+    if len(names) not in {2, 3}:
+        raise click.UsageError("give two drives, with or without the mirror's name before them")
+    client = context.client
+    name = names[0] if len(names) == 3 else _free_name(client.mirrors())
+    report = client.create_mirror(name, list(names[-2:]))
+    if context.output.as_json:
+        context.output.document(report)
+        return
+    context.output.say(f"[green]Created[/] mirror {plain(report.name)}.")
+    show(context.output, [report])
+    context.output.say("\nNext: appliance account create NAME")
+
+
+def _free_name(reports: list[MirrorReport]) -> str:
+    taken = {report.name for report in reports}
+    return next(f"m{number}" for number in range(len(taken) + 1) if f"m{number}" not in taken)
+
+
+@mirror.command("status")
+@click.argument("name", required=False)
+@json_option
+@pass_context
+def mirror_status(context: Context, name: str | None) -> None:
+    """Show every mirror (or NAME): state, drives, space, resync.
+
+    \b
+    Examples:
+      appliance mirror status
+      appliance mirror status m0 --json
+    """
+    reports = _chosen(context.client.mirrors(), name)
+    if context.output.as_json:
+        context.output.document(reports)
+    elif not reports:
+        context.output.say("No mirrors yet. Next: appliance drive list")
+    else:
+        show(context.output, reports)
+
+
+def _chosen(reports: list[MirrorReport], name: str | None) -> list[MirrorReport]:
+    if name is None:
+        return reports
+    found = [report for report in reports if report.name == name]
+    if not found:
+        known = ", ".join(report.name for report in reports) or "none"
+        raise NotFound(f"cannot find the mirror {name!r}; there are: {known}")
+    return found
+
+
+def show(output: Output, reports: list[MirrorReport]) -> None:
+    """Mirrors and their members as people read them."""
+    for report in reports:
+        colour = _COLOURS.get(report.state, "bold red")
+        line = f"[bold]{plain(report.name)}[/]  [{colour}]{plain(report.state)}[/]"
+        if report.reason:
+            line += f"  {plain(report.reason)}"
+        output.say(line)
+        if report.total_bytes:
+            free = f"{size(report.free_bytes)} free of {size(report.total_bytes)}"
+            output.say(f"  {free}, epoch {report.epoch}, sequence {report.sequence}")
+        if report.resync_total:
+            output.say(f"  {plain(_resync_text(report))}  {eta(report.resync_eta_s)}")
+        rows = [_member_row(member) for member in report.members]
+        output.table(("  DRIVE", "SERIAL", "STATE", "AT", "NOTE"), rows)
+
+
+def _member_row(member: MemberReport) -> tuple[str, ...]:
+    if not member.present:
+        state = "[bold red]missing[/]"
+    elif member.in_sync:
+        state = "[green]in sync[/]"
+    else:
+        state = "[yellow]present[/]"
+    notes = [member.reason] if member.reason else []
+    if member.read_errors:
+        notes.append(f"{member.read_errors} read errors, {member.repaired} repaired")
+    return (
+        f"  {plain(member.drive_id)}",
+        plain(member.serial),
+        state,
+        plain(member.path),
+        plain("; ".join(notes)),
+    )
+
+
+def _resync_text(report: MirrorReport) -> str:
+    share = report.resync_done * 100 // report.resync_total
+    return f"resync {share} % ({size(report.resync_done)} of {size(report.resync_total)})"
+
+
+@mirror.command("resync")
+@click.argument("name", required=False)
+@json_option
+@pass_context
+def follow_resync(context: Context, name: str | None) -> None:
+    """Follow a mirror's resync until both drives are in sync again.
+
+    A returning drive is resynchronised by itself; this only shows how far it is.
+
+    \b
+    Examples:
+      appliance mirror resync
+      appliance mirror resync m0
+    """
+    client = context.client
+    reports = _chosen(client.mirrors(), name)
+    if not reports:
+        raise NotFound("cannot follow a resync: there is no mirror; see `appliance drive list`")
+    wanted = reports[0].name
+
+    def look() -> Standing:
+        report = _chosen(client.mirrors(), wanted)[0]
+        if report.resync_total:
+            text = f"{report.name}: {_resync_text(report)}"
+            return Standing(
+                text, report.resync_done, report.resync_total, False, report.resync_eta_s
+            )
+        waiting = report.state in {"resyncing", "assembling"}
+        return Standing(f"{report.name}: {report.state}", 0, 0, not waiting)
+
+    context.output.follow(look)
+    final = _chosen(client.mirrors(), wanted)
+    if context.output.as_json:
+        context.output.document(final)
+    else:
+        show(context.output, final)
