@@ -14,15 +14,18 @@ LINE_CHARACTERS_MAX = 100
 EVERYTHING = ("appliance", "tests", "packaging")
 
 
+def _span(node: ast.stmt) -> int:
+    assert node.end_lineno is not None
+    return node.end_lineno - node.lineno + 1
+
+
 def _lines(function: Function) -> int:
-    """Lines from ``def`` to the end, without the docstring: an explanation is no burden."""
-    assert function.end_lineno is not None
-    lines = function.end_lineno - function.lineno + 1
+    """Lines from ``def`` to the end, without the docstring (an explanation is no burden) and
+    without classes made inside (their methods count on their own)."""
+    lines = _span(function)
     if ast.get_docstring(function) is not None:
-        docstring = function.body[0]
-        assert docstring.end_lineno is not None
-        lines -= docstring.end_lineno - docstring.lineno + 1
-    return lines
+        lines -= _span(function.body[0])
+    return lines - sum(_span(node) for node in function.body if isinstance(node, ast.ClassDef))
 
 
 def test_modules_are_short() -> None:
@@ -51,7 +54,8 @@ def test_functions_are_short() -> None:
 
 
 def test_lines_are_short() -> None:
-    kinds = (".py", ".sh", ".toml", "Makefile", ".service", ".socket", ".target", ".rules")
+    """Of what the linter does not read; Python's lines are its business."""
+    kinds = (".sh", ".toml", "Makefile", ".service", ".socket", ".target", ".rules")
     long = [
         f"{path}:{number}"
         for path, text in project_texts().items()
