@@ -136,6 +136,24 @@ class Exchange(Protocol):
         ...
 
 
+class Wire(Protocol):
+    """The raw body of a request and its traffic."""
+
+    @property
+    def bytes_in(self) -> int: ...
+
+    @property
+    def bytes_out(self) -> int: ...
+
+    async def receive(self) -> bytes:
+        """The next bytes of the body as framed by HTTP, ``b""`` at its end.
+
+        Raises ``S3Error`` (``RequestTimeout``, ``IncompleteBody``) when they do not come. The first
+        call tells a client that waits for it to go on.
+        """
+        ...
+
+
 class Request:
     """One S3 request, authenticated when a handler sees it."""
 
@@ -155,6 +173,7 @@ class Request:
         "key",
         "method",
         "network",
+        "objection",
         "operation",
         "query",
         "raw_path",
@@ -165,6 +184,7 @@ class Request:
         "secure",
         "status",
         "virtual_hosted",
+        "wire",
     )
 
     def __init__(
@@ -209,6 +229,10 @@ class Request:
         self.access_key = ""
         """The access key that signed, for access records; empty when anonymous."""
         self.body: Body
+        self.objection: S3Error | None = None
+        """What the HTTP layer found wrong; the gateway answers with it and nothing else."""
+        self.wire: Wire | None = None
+        """Where the gateway reads the raw body and counts bytes; no business of a handler."""
         self.operation = ""
         """Set by the router to the AWS operation name; lands in the access record."""
         self.status = 0
