@@ -30,7 +30,7 @@ BLOB_ID_BYTES: Final = 16
 MIRROR_ID_BYTES: Final = 16
 COMMITS_PER_BATCH_MAX: Final = 1 << 16
 
-_MAGIC: Final = b"APLBATCH"
+BATCH_MAGIC: Final = b"APLBATCH"
 _HEADER: Final = struct.Struct("<8sHHI16sQQQQIIIIII36x")
 _CRC: Final = struct.Struct("<I")
 _RECORD: Final = struct.Struct("<BBBBIIQHHIII")
@@ -285,7 +285,7 @@ def encode_batch(place: BatchPlace, records: Sequence[LogRecord]) -> DecodedBatc
         payload = b"".join(parts)
         payload_crc = crc32c(payload)
         head = _HEADER.pack(
-            _MAGIC,
+            BATCH_MAGIC,
             FORMAT,
             0,
             len(entries),
@@ -351,7 +351,7 @@ def decode_header(data: Buffer) -> BatchHeader:
     fields = _HEADER.unpack_from(data)
     magic, form, _, count, mirror_id, epoch, incarnation, sequence, time_ns = fields[:9]
     segment, generation, offset, payload_bytes, previous_crc, payload_crc = fields[9:]
-    if magic != _MAGIC:
+    if magic != BATCH_MAGIC:
         raise Damaged("cannot read a batch: there is none")
     (crc,) = _CRC.unpack_from(data, BATCH_HEADER_BYTES - _CRC.size)
     if crc != crc32c(bytes(data[: BATCH_HEADER_BYTES - _CRC.size])):

@@ -1,0 +1,365 @@
+"""Reading one drive's log from end to end, telling a torn tail from corruption.
+
+Owns the rule: *a batch that does not verify is a torn tail only if no later sequence exists in its
+segment or in any newer one*; otherwise it is damage, which the other drive may repair and which is
+never truncated away. Invariant: every batch yielded is verified whole, at its place, and follows
+its predecessor by sequence and CRC; a gap in the sequence is either a recycled segment, which the
+manifests prove, or reported.
+
+A manifest begins every segment and names all used ones with their last sequence. So a segment that
+is missing or ends early is told from one whose generation went up because it was recycled.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from appliance.core.errors import Damaged, DriveFault, DriveTimeout
+from appliance.core.ports import File, Volume
+from appliance.engine.mirror.format import (
+    BATCH_HEADER_BYTES,
+    BATCH_MAGIC,
+    BLOCK_BYTES,
+    BatchHeader,
+    DecodedBatch,
+    Kind,
+    ManifestEntry,
+    decode_batch,
+    decode_header,
+    decode_manifest,
+)
+from appliance.engine.mirror.planner import Tail
+from appliance.engine.mirror.segment import (
+    FIRST_OFFSET,
+    SegmentState,
+    SegmentTable,
+    decode_segment_header,
+    segment_ids,
+    segment_path,
+)
+
+WINDOW_BYTES: Final = 1024 * 1024
+SURVEY_BYTES: Final = 16 * 1024
+BAD_BLOCKS_MAX: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A part of the log this drive lacks although it was written. ``length`` 0: no bytes of this
+    drive belong to it (the file is missing, or a chain breaks). Sequences are those lost here;
+    ``last_sequence`` 0 if not known."""
+
+    segment: int
+    generation: int
+    offset: int
+    length: int
+    first_sequence: int
+    last_sequence: int
+    reason: str
+
+
+class _Window:
+    """Reads a segment in large pieces past the page cache. A block that cannot be read becomes
+    zeros, which verify as nothing; more than a few mean that the drive, not a block, is bad."""
+
+    def __init__(self, file: File, size_bytes: int, piece_bytes: int = WINDOW_BYTES) -> None:
+        self._file = file
+        self._size_bytes = size_bytes
+        self._piece_bytes = piece_bytes
+        self._start = 0
+        self._data = b""
+        self._bad_blocks = 0
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Shorter only at the segment's end."""
+        at = offset - self._start
+        if at < 0 or at + length > len(self._data):
+            self._start = offset
+            self._data = self._fill(offset, max(length, self._piece_bytes))
+            at = 0
+        return self._data[at : at + length]
+
+    def _fill(self, offset: int, length: int) -> bytes:
+        length = max(0, min(length, self._size_bytes - offset))
+        try:
+            return self._file.read_at(offset, length, past_cache=True)
+        except DriveTimeout:
+            raise
+        except DriveFault as fault:
+            if fault.errno != errno.EIO:
+                raise
+        return b"".join(
+            self._block(at, min(BLOCK_BYTES, offset + length - at))
+            for at in range(offset, offset + length, BLOCK_BYTES)
+        )
+
+    def _block(self, offset: int, length: int) -> bytes:
+        try:
+            return self._file.read_at(offset, length, past_cache=True)
+        except DriveFault as fault:
+            self._bad_blocks += 1
+            if fault.errno != errno.EIO or self._bad_blocks > BAD_BLOCKS_MAX:
+                raise
+            return bytes(length)
+
+
+@dataclass(slots=True)
+class _Found:
+    """A segment as surveyed: its state, and the manifest its first batch carries, if any."""
+
+    state: SegmentState
+    manifest: tuple[int, dict[int, ManifestEntry]] | None = None
+
+
+class LogScan:
+    """Iterate once, to the end. Then ``tail``, ``torn`` and ``table`` say where and how it ended.
+
+    Raises ``DriveFault`` when the drive itself fails.
+    """
+
+    def __init__(
+        self, volume: Volume, mirror_id: bytes, segment_size_bytes: int, after: Tail | None
+    ) -> None:
+        self._volume = volume
+        self._mirror_id = mirror_id
+        self._size_bytes = segment_size_bytes
+        self._after = after or Tail()
+        self._damage: list[Damage] = []
+        self._found: dict[int, _Found] = {}
+        self._next_segment = 1
+        self._listed: dict[int, ManifestEntry] = {}
+        self._ends: dict[int, int] = {}
+        self.tail = self._after
+        """Where the next batch goes, once the scan is exhausted."""
+        self.torn = False
+        """Whether a batch at the tail was begun and is not whole."""
+
+    def __iter__(self) -> Iterator[DecodedBatch | Damage]:
+        self._survey()
+        used = sorted(
+            (f.state for f in self._found.values() if f.state.first_sequence),
+            key=lambda state: state.first_sequence,
+        )
+        self._read_manifests(used)
+        yield from self._damage
+        for number, state in enumerate(used):
+            follower = used[number + 1] if number + 1 < len(used) else None
+            yield from self._segment(state, follower)
+        self._look_for_torn_start()
+
+    @property
+    def table(self) -> SegmentTable:
+        """The segments of this drive, with what the walk learnt of their ends."""
+        states = [
+            replace(found.state, last_sequence=self._ends.get(segment, 0))
+            for segment, found in self._found.items()
+        ]
+        return SegmentTable(states, next_segment=self._next_segment, listed=self._listed)
+
+    def _survey(self) -> None:
+        for segment in segment_ids(self._volume):
+            self._next_segment = max(self._next_segment, segment + 1)
+            file = self._volume.open(segment_path(segment))
+            try:
+                self._survey_segment(segment, _Window(file, self._size_bytes, SURVEY_BYTES))
+            finally:
+                file.close()
+
+    def _survey_segment(self, segment: int, window: _Window) -> None:
+        try:
+            header = decode_segment_header(window.read(0, BLOCK_BYTES))
+            if (header.mirror_id, header.segment) != (self._mirror_id, segment):
+                raise Damaged("cannot read a segment's header: it belongs elsewhere")
+        except Damaged as damage:
+            self._damage.append(Damage(segment, 0, 0, BLOCK_BYTES, 0, 0, str(damage)))
+            return
+        state = SegmentState(segment, header.generation)
+        found = self._found[segment] = _Found(state)
+        batch = self._verified(window, state, FIRST_OFFSET)
+        if batch is None:
+            batch = self._find_later(window, state, FIRST_OFFSET + BLOCK_BYTES, 0)
+        if batch is None:
+            return
+        found.state = replace(state, first_sequence=batch.header.place.sequence)
+        first = batch.entries[0].record if batch.entries else None
+        if first is not None and first.kind is Kind.MANIFEST:
+            manifest = decode_manifest(first)
+            found.manifest = (
+                manifest.next_segment,
+                {entry.segment: entry for entry in manifest.entries},
+            )
+
+    def _read_manifests(self, used: list[SegmentState]) -> None:
+        """Take the newest manifest's word for what must be there."""
+        for state in reversed(used):
+            manifest = self._found[state.segment].manifest
+            if manifest is not None:
+                next_segment, self._listed = manifest
+                self._next_segment = max(self._next_segment, next_segment)
+                break
+        for entry in self._listed.values():
+            found = self._found.get(entry.segment)
+            if found is None:
+                reason = "the segment is missing"
+            elif found.state.generation < entry.generation:
+                reason = "the segment is of an older generation"
+            elif found.state.generation == entry.generation and not found.state.first_sequence:
+                reason = "the segment is empty"
+            else:
+                continue
+            if any(damage.segment == entry.segment for damage in self._damage):
+                continue
+            self._damage.append(
+                Damage(
+                    entry.segment,
+                    entry.generation,
+                    0,
+                    0,
+                    entry.first_sequence,
+                    entry.last_sequence,
+                    reason,
+                )
+            )
+
+    def _segment(
+        self, state: SegmentState, follower: SegmentState | None
+    ) -> Iterator[DecodedBatch | Damage]:
+        """Walk one segment, or skip it if all of it lies before the start of the scan."""
+        start = FIRST_OFFSET
+        if state.first_sequence <= self._after.sequence:
+            if state.segment != self._after.segment:
+                self._ends[state.segment] = self._expected_end(state, follower) or 0
+                return
+            start = self._after.offset
+        elif state.first_sequence <= self.tail.sequence:
+            reason = "the segment overlaps the log before it: it is of another history"
+            yield Damage(state.segment, state.generation, 0, 0, state.first_sequence, 0, reason)
+            return
+        file = self._volume.open(segment_path(state.segment))
+        try:
+            yield from self._walk(_Window(file, self._size_bytes), state, start)
+        finally:
+            file.close()
+        self._ends[state.segment] = self.tail.sequence
+        expected = self._expected_end(state, follower)
+        if expected is not None and expected > self.tail.sequence:
+            offset = self.tail.offset if self.tail.segment == state.segment else start
+            yield Damage(
+                state.segment,
+                state.generation,
+                offset,
+                self._size_bytes - offset,
+                self.tail.sequence + 1,
+                expected,
+                "the segment ends early",
+            )
+            self._ends[state.segment] = expected
+            self.tail = replace(self.tail, sequence=expected, crc=0)
+
+    def _expected_end(self, state: SegmentState, follower: SegmentState | None) -> int | None:
+        """The sequence a segment that is not the last must end with, if that is known."""
+        entry = self._listed.get(state.segment)
+        if entry is not None and entry.generation == state.generation and entry.last_sequence:
+            return entry.last_sequence
+        return follower.first_sequence - 1 if follower is not None else None
+
+    def _walk(
+        self, window: _Window, state: SegmentState, start: int
+    ) -> Iterator[DecodedBatch | Damage]:
+        offset = start
+        boundary = offset == FIRST_OFFSET
+        while True:
+            batch = self._verified(window, state, offset)
+            if batch is not None and self._follows(batch.header, boundary=boundary):
+                self.tail = Tail.after(batch)
+                boundary = False
+                yield batch
+                offset = self.tail.offset
+                continue
+            later = batch
+            if later is None or later.header.place.sequence <= self.tail.sequence + 1:
+                later = self._find_later(
+                    window, state, offset + BLOCK_BYTES, self.tail.sequence + 1
+                )
+            if later is None:
+                self.torn = self.torn or self._is_begun(window, state, offset)
+                return
+            place = later.header.place
+            listed = self._listed.get(state.segment)
+            first = listed.first_sequence if listed is not None and boundary else 0
+            yield Damage(
+                state.segment,
+                state.generation,
+                offset,
+                place.offset - offset,
+                max(first, self.tail.sequence + 1),
+                place.sequence - 1,
+                "a batch does not verify, and later ones do",
+            )
+            self.tail = Tail(
+                place.sequence - 1, place.previous_crc, state.segment, state.generation, offset
+            )
+            offset = place.offset
+            boundary = False
+
+    def _follows(self, header: BatchHeader, *, boundary: bool) -> bool:
+        """Whether a batch continues the log. At a segment's start the sequence may jump: segments
+        between may have been recycled, and the manifest tells whether they were."""
+        sequence = header.place.sequence
+        if sequence == self.tail.sequence + 1:
+            return self.tail.crc in {0, header.place.previous_crc} or self.tail.sequence == 0
+        return boundary and sequence > self.tail.sequence
+
+    def _header_at(self, window: _Window, state: SegmentState, offset: int) -> BatchHeader | None:
+        """The verified header of a batch that belongs exactly here, or None."""
+        try:
+            header = decode_header(window.read(offset, BATCH_HEADER_BYTES))
+        except Damaged:
+            return None
+        place = header.place
+        own = (place.mirror_id, place.segment, place.generation, place.offset)
+        return header if own == (self._mirror_id, state.segment, state.generation, offset) else None
+
+    def _verified(self, window: _Window, state: SegmentState, offset: int) -> DecodedBatch | None:
+        header = self._header_at(window, state, offset)
+        if header is None:
+            return None
+        try:
+            return decode_batch(window.read(offset, header.padded_bytes))
+        except Damaged:
+            return None
+
+    def _find_later(
+        self, window: _Window, state: SegmentState, offset: int, above: int
+    ) -> DecodedBatch | None:
+        """The first whole batch at or behind ``offset`` with a sequence of more than ``above``."""
+        while offset < self._size_bytes:
+            data = window.read(offset, min(WINDOW_BYTES, self._size_bytes - offset))
+            at = data.find(BATCH_MAGIC)
+            while at >= 0:
+                if at % BLOCK_BYTES == 0:
+                    batch = self._verified(window, state, offset + at)
+                    if batch is not None and batch.header.place.sequence > above:
+                        return batch
+                at = data.find(BATCH_MAGIC, at + 1)
+            offset += max(len(data), BLOCK_BYTES)
+        return None
+
+    def _is_begun(self, window: _Window, state: SegmentState, offset: int) -> bool:
+        """Whether the next batch was begun here and did not become whole."""
+        header = self._header_at(window, state, offset)
+        return header is not None and header.place.sequence == self.tail.sequence + 1
+
+    def _look_for_torn_start(self) -> None:
+        """A batch that was to begin a new segment may be torn too."""
+        for found in self._found.values():
+            if found.state.first_sequence == 0 and not self.torn:
+                file = self._volume.open(segment_path(found.state.segment))
+                try:
+                    window = _Window(file, self._size_bytes, SURVEY_BYTES)
+                    self.torn = self._is_begun(window, found.state, FIRST_OFFSET)
+                finally:
+                    file.close()
