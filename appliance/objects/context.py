@@ -1,0 +1,202 @@
+"""What every part of the object layer stands on: the seams, and the way to a bucket.
+
+Owns the two small caches: which contract has a bucket name (only found names are kept), and for
+writes the bucket's record for a moment. Refuses strangers: for now a bucket is its owner's alone.
+
+Invariant: a cached record is never trusted by itself. Reads fetch the bucket's record in the same
+engine call as the object; writes expect the very version they decided on, so that a bucket deleted,
+made anew or reconfigured meanwhile fails the commit and is looked up again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import msgpack
+
+from appliance.core.errors import NotFound, S3Error
+from appliance.core.names import bucket_name_problem
+from appliance.core.ports import Clock, Entropy, KeyStore
+from appliance.core.recordkeys import bucket_key, registry_key
+from appliance.engine.interface import (
+    SYSTEM,
+    Batch,
+    Committed,
+    Engine,
+    Expect,
+    ExpectEmpty,
+    Limit,
+    Operation,
+    Partition,
+    Record,
+)
+from appliance.objects.limits import ObjectLimits
+from appliance.objects.model import Caller
+from appliance.objects.records import BucketRecord
+
+BYTES_COUNTER: Final = b"bytes"
+OBJECTS_COUNTER: Final = b"objects"
+REQUEST_ID_BYTES: Final = 16
+
+
+class QuotaSource(Protocol):
+    """Where a contract's capacity comes from."""
+
+    async def limit_bytes(self, contract: str) -> int | None:
+        """The most bytes the contract may store, None for no limit. Cached by the source."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BucketView:
+    """A bucket as one operation found it."""
+
+    name: str
+    contract: str
+    record: BucketRecord
+    version: int
+
+    @property
+    def partition(self) -> Partition:
+        """Where its records are."""
+        return Partition(self.contract)
+
+    def unchanged(self) -> Expect:
+        """What a commit must expect to rest on this view."""
+        return Expect(bucket_key(self.name), self.version)
+
+
+@dataclass(slots=True)
+class Context:
+    """The seams of one ``ObjectStore`` and what it remembers."""
+
+    engine: Engine
+    keys: KeyStore
+    clock: Clock
+    entropy: Entropy
+    limits: ObjectLimits
+    hashing: Executor
+    quotas: QuotaSource | None
+    _contracts: OrderedDict[str, str]
+    _views: OrderedDict[str, tuple[float, BucketView]]
+
+    async def bucket(
+        self, caller: Caller | None, name: str, keys: Sequence[bytes] = ()
+    ) -> tuple[BucketView, list[Record | None]]:
+        """The bucket and the records of ``keys`` in its partition, read at one moment.
+
+        Raises ``S3Error`` NoSuchBucket or AccessDenied.
+        """
+        for _ in range(2):
+            contract = self._contracts.get(name) or await self._lookup(name)
+            wanted = [bucket_key(name), *keys]
+            first, *rest = await self.engine.read(Partition(contract), wanted)
+            if first is not None:
+                view = BucketView(name, contract, BucketRecord.decode(first.value), first.version)
+                self._remember(view)
+                _authorize(caller, view)
+                return view, rest
+            self.forget(name)
+        raise no_such_bucket(name)
+
+    async def bucket_for_write(self, caller: Caller | None, name: str) -> BucketView:
+        """The bucket as of at most ``bucket_cache_s`` ago: enough to begin a write that expects it
+        unchanged when it commits."""
+        known = self._views.get(name)
+        if known is not None:
+            read_at_s, view = known
+            if self.clock.monotonic_s() - read_at_s <= self.limits.bucket_cache_s:
+                _authorize(caller, view)
+                return view
+        return (await self.bucket(caller, name))[0]
+
+    def forget(self, name: str) -> None:
+        """Drop what is remembered of a bucket."""
+        self._contracts.pop(name, None)
+        self._views.pop(name, None)
+
+    def _remember(self, view: BucketView) -> None:
+        self._views[view.name] = (self.clock.monotonic_s(), view)
+        self._views.move_to_end(view.name)
+        if len(self._views) > self.limits.bucket_cache_entries:
+            self._views.popitem(last=False)
+
+    async def _lookup(self, name: str) -> str:
+        if bucket_name_problem(name, dots_allowed=True) is not None:
+            raise no_such_bucket(name)
+        [found] = await self.engine.read(SYSTEM, [registry_key(name)])
+        if found is None:
+            raise no_such_bucket(name)
+        contract: str = msgpack.unpackb(found.value)[1]
+        self._contracts[name] = contract
+        if len(self._contracts) > self.limits.bucket_cache_entries:
+            self._contracts.popitem(last=False)
+        return contract
+
+    async def contract_key(self, contract: str) -> bytes:
+        """The key contents of the contract are sealed under."""
+        try:
+            return await self.keys.contract_key(contract)
+        except NotFound as error:
+            raise S3Error("AccountProblem", "The contract of this bucket has ended.") from error
+
+    async def admit(self, view: BucketView, size_bytes: int) -> None:
+        """Refuse a body that cannot fit before it is sent; the commit decides exactly.
+
+        Raises ``S3Error`` QuotaExceeded.
+        """
+        for limit in await self.quota(view):
+            counters = await self.engine.counters(view.partition)
+            if counters.get(limit.counter, 0) + size_bytes > limit.maximum:
+                raise S3Error("QuotaExceeded", fields={"MaximumBytes": str(limit.maximum)})
+
+    async def quota(self, view: BucketView) -> Sequence[Limit]:
+        """The limits every write of the contract's partition obeys."""
+        if self.quotas is None:
+            return ()
+        maximum = await self.quotas.limit_bytes(view.contract)
+        return () if maximum is None else (Limit(BYTES_COUNTER, maximum),)
+
+    async def commit(
+        self,
+        partition: Partition,
+        operations: Sequence[Operation],
+        expectations: Sequence[Expect | ExpectEmpty] = (),
+        limits: Sequence[Limit] = (),
+    ) -> Committed:
+        """One batch under a request id of its own."""
+        request_id = self.entropy.token(REQUEST_ID_BYTES)
+        return await self.engine.commit(
+            partition, Batch(operations, expectations, limits, request_id)
+        )
+
+
+def open_context(
+    engine: Engine,
+    keys: KeyStore,
+    clock: Clock,
+    entropy: Entropy,
+    limits: ObjectLimits,
+    hashing: Executor,
+    quotas: QuotaSource | None = None,
+) -> Context:
+    """A context that remembers nothing yet."""
+    return Context(
+        engine, keys, clock, entropy, limits, hashing, quotas, OrderedDict(), OrderedDict()
+    )
+
+
+def no_such_bucket(name: str) -> S3Error:
+    """The refusal for a bucket that is not there."""
+    return S3Error(
+        "NoSuchBucket", "The specified bucket does not exist", fields={"BucketName": name}
+    )
+
+
+def _authorize(caller: Caller | None, view: BucketView) -> None:
+    if caller is None or caller.user_id != view.record.owner.user_id:
+        raise S3Error("AccessDenied", "Access Denied")
