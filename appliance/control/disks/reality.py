@@ -86,10 +86,11 @@ class Reality:
         """Run on a worker thread. Raises ``DriveTimeout``; the thread is then left to its fate, so
         that a drive that hangs stalls one thread and nothing else."""
         future = asyncio.get_running_loop().run_in_executor(self._workers, call)
+        future.add_done_callback(_forget)
         try:
-            return await asyncio.wait_for(asyncio.shield(future), deadline_s)
+            async with asyncio.timeout(deadline_s):
+                return await asyncio.shield(future)
         except TimeoutError as error:
-            future.add_done_callback(_forget)
             raise DriveTimeout(
                 "in the bay", getattr(call, "__name__", "call"), errno.ETIMEDOUT
             ) from error
@@ -100,7 +101,8 @@ class Reality:
         while True:
             retry_s = self._retry_s if self._needs_retry() else None
             try:
-                await asyncio.wait_for(self._wake.wait(), retry_s)
+                async with asyncio.timeout(retry_s):
+                    await self._wake.wait()
                 self._retry_s = RETRY_S_MIN
             except TimeoutError:
                 self._retry_s = min(RETRY_S_MAX, self._retry_s * 2)
@@ -272,6 +274,6 @@ class Reality:
 
 
 def _forget(future: asyncio.Future[T]) -> None:
-    """Nobody waits for this outcome any more."""
+    """Nobody may be waiting for the outcome any more."""
     if not future.cancelled():
         future.exception()

@@ -1,0 +1,1 @@
+"""Drives: rules, plans, assembly and the manager over a fake bay."""
