@@ -133,7 +133,11 @@ class ChunkedDecoder:
 
         Clients that leave off the very last line end are complete all the same.
         """
-        if self._state is _State.TRAILERS and self._line in {b"", b"\r"} and not self._waiting():
+        if (
+            self._state is _State.TRAILERS
+            and bytes(self._line) in {b"", b"\r"}
+            and not self._waiting()
+        ):
             self._state = _State.ENDED
         if self._state is not _State.ENDED:
             raise S3Error("IncompleteBody", "The body ended inside its chunked encoding.")
