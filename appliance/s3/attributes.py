@@ -38,7 +38,7 @@ async def get_object_attributes(context: Context, request: Request) -> None:
             limit=limit,
         )
     else:
-        opened = await context.store.objects.head(
+        opened = await context.store.objects.open(
             request.caller, bucket, key, version_id=version_id
         )
         info = opened.info

@@ -34,6 +34,7 @@ from appliance.s3.xml import document, element
 
 _VERSION: Final = re.compile(r"\?versionId=([^?&]*)\Z")
 _REDIRECT: Final = "x-amz-website-redirect-location"
+_CHANGES: Final = ("x-amz-storage-class", _REDIRECT, "x-amz-server-side-encryption")
 
 
 def copy_source(request: Request) -> CopySource:
@@ -69,12 +70,13 @@ async def copy_object(context: Context, request: Request) -> None:
     """CopyObject. A long copy keeps its connection alive."""
     check_write_headers(request)
     source = copy_source(request)
-    replaces_metadata = _replaces(request, "x-amz-metadata-directive", "metadata")
-    replaces_tags = _replaces(request, "x-amz-tagging-directive", "tagging")
-    if not replaces_metadata:
-        _check_changes(request, source)
-    attributes = await _attributes(context, request, source, replaces_metadata=replaces_metadata)
-    tags = header_tags(request) if replaces_tags else None
+    if _replaces(request, "x-amz-metadata-directive", "metadata"):
+        attributes: Attributes | None = request_attributes(request, {})
+    else:
+        attributes = await _kept_attributes(context, request, source)
+    tags = None
+    if _replaces(request, "x-amz-tagging-directive", "tagging"):
+        tags = header_tags(request)
     await reply_when_done(context, request, _copied(context, request, source, attributes, tags))
 
 
@@ -117,35 +119,34 @@ def _replaces(request: Request, header: str, noun: str) -> bool:
     raise invalid_argument(header, directive, f"Unknown {noun} directive.")
 
 
-def _check_changes(request: Request, source: CopySource) -> None:
-    if source.version_id is not None or (source.bucket, source.key) != (
+async def _kept_attributes(
+    context: Context, request: Request, source: CopySource
+) -> Attributes | None:
+    """The source's attributes where something beside them changes; None to just copy them.
+
+    Raises ``InvalidRequest`` for a copy onto itself that asks for no change.
+    """
+    itself = source.version_id is None and (source.bucket, source.key) == (
         request.bucket,
         request.key,
-    ):
-        return
-    changing = ("x-amz-storage-class", _REDIRECT, "x-amz-server-side-encryption")
-    if not any(name in request.headers for name in changing):
+    )
+    changes = any(name in request.headers for name in _CHANGES)
+    if itself and not changes:
         message = (
             "This copy request is illegal because it is trying to copy an object to itself without"
             " changing the object's metadata, storage class, website redirect location or"
             " encryption attributes."
         )
         raise S3Error("InvalidRequest", message)
-
-
-async def _attributes(
-    context: Context, request: Request, source: CopySource, *, replaces_metadata: bool
-) -> Attributes | None:
-    """None to copy them. A redirect is never copied, and may be set on its own."""
-    if replaces_metadata:
-        return request_attributes(request, {})
-    if _REDIRECT not in request.headers:
+    if not (itself or _REDIRECT in request.headers):
         return None
-    opened = await context.store.objects.head(
+    opened = await context.store.objects.open(
         request.caller, source.bucket, source.key, version_id=source.version_id
     )
     headers = dict(opened.info.attributes.headers)
-    headers[_REDIRECT] = content_headers(request)[_REDIRECT]
+    headers.pop(_REDIRECT, None)
+    if _REDIRECT in request.headers:
+        headers[_REDIRECT] = content_headers(request)[_REDIRECT]
     return replace(opened.info.attributes, headers=headers)
 
 

@@ -13,6 +13,7 @@ from typing import Final
 from appliance.core.checksums import ChecksumKind
 from appliance.core.errors import S3Error
 from appliance.objects.model import CompletedPart
+from appliance.s3.body import RequestBody
 from appliance.s3.checksum_headers import (
     checksum_elements,
     checksum_response,
@@ -90,6 +91,8 @@ async def upload_part(context: Context, request: Request) -> None:
 
 async def complete_multipart_upload(context: Context, request: Request) -> None:
     """CompleteMultipartUpload; repeated, it answers as the first time."""
+    if isinstance(request.body, RequestBody):
+        request.body.disclaim_checksum()
     body = await request.read_body(DOCUMENT_BYTES_MAX)
     parts = _parts(parse(body, "CompleteMultipartUpload"))
     kind = requested_kind(request)

@@ -8,12 +8,14 @@ data is an error the client sees; from then on an error can only cut the connect
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final
 
 from appliance.core.conditions import Verdict, evaluate_read, matches
-from appliance.core.errors import S3Error
+from appliance.core.errors import S3Error, Unavailable
 from appliance.core.ranges import ByteRange, Unsatisfiable, parse_range
+from appliance.objects.content import OpenObject
 from appliance.objects.model import ObjectInfo
-from appliance.objects.object import OpenObject
 from appliance.s3.checksum_headers import checksum_response, wants_checksum
 from appliance.s3.conditions import delete_condition, read_condition, write_condition
 from appliance.s3.dates import http_time, parse_http_time
@@ -30,6 +32,8 @@ from appliance.s3.operation import Context
 from appliance.s3.parameters import part_number, version_of
 from appliance.s3.request import Request
 from appliance.s3.tagging import header_tags
+
+NOT_MODIFIED: Final = 304
 
 
 async def put_object(context: Context, request: Request) -> None:
@@ -48,49 +52,60 @@ async def put_object(context: Context, request: Request) -> None:
 
 async def get_object(context: Context, request: Request) -> None:
     """GetObject: whole, a range, or a part; conditional."""
-    opened, status, headers, part = await _prepared(context, request)
-    if status == 304:
-        await request.reply(304, headers)
+    answer = await _prepared(context, request)
+    if answer.length == 0:
+        await request.reply(answer.status, answer.headers)
         return
-    if part.length == 0:
-        await request.reply(status, headers)
+    try:
+        pieces, first = await _begun(answer)
+    except Unavailable:
+        again = await _prepared(context, request)
+        if again.opened.info == answer.opened.info or again.length == 0:
+            raise
+        # It was replaced between opening and reading: the client gets the new one.
+        answer = again
+        pieces, first = await _begun(answer)
+    if len(first) == answer.length:
+        await request.reply(answer.status, answer.headers, first)
         return
-    pieces = opened.read(part.start, part.length)
-    first = await anext(pieces, b"")
-    if len(first) == part.length:
-        await request.reply(status, headers, first)
-        return
-    await request.start(status, headers, part.length)
-    await _stream(request, first, pieces)
-
-
-async def _stream(request: Request, first: bytes, pieces: AsyncIterator[bytes]) -> None:
+    await request.start(answer.status, answer.headers, answer.length)
     await request.write(first)
     async for piece in pieces:
         await request.write(piece)
 
 
+async def _begun(answer: _Answer) -> tuple[AsyncIterator[bytes], bytes]:
+    pieces = answer.opened.read(answer.start, answer.length)
+    return pieces, await anext(pieces, b"")
+
+
 async def head_object(context: Context, request: Request) -> None:
     """HeadObject: GetObject's headers and no body."""
-    _, status, headers, part = await _prepared(context, request)
-    if status != 304:
-        headers["Content-Length"] = str(part.length)
-    await request.reply(status, headers)
+    answer = await _prepared(context, request)
+    if answer.status != NOT_MODIFIED:
+        answer.headers["Content-Length"] = str(answer.length)
+    await request.reply(answer.status, answer.headers)
 
 
-async def _prepared(
-    context: Context, request: Request
-) -> tuple[OpenObject, int, dict[str, str], ByteRange]:
-    """The object, the status, the headers, and which of its bytes (relative to the part if one was
-    asked for)."""
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What a read will say; ``start`` and ``length`` lie in what was opened (object or part)."""
+
+    opened: OpenObject
+    status: int
+    headers: dict[str, str]
+    start: int
+    length: int
+
+
+async def _prepared(context: Context, request: Request) -> _Answer:
     check_encryption(request)
     overrides = response_overrides(request)
     number = part_number(request)
     if number is not None and "range" in request.headers:
         message = "Cannot specify both Range header and partNumber query parameter"
         raise S3Error("InvalidRequest", message)
-    opening = context.store.objects.head if request.method == "HEAD" else context.store.objects.open
-    opened = await opening(
+    opened = await context.store.objects.open(
         request.caller,
         request.bucket or "",
         request.key or "",
@@ -102,21 +117,21 @@ async def _prepared(
     if _not_modified(request, info):
         for name in ("Content-Type", "Accept-Ranges"):
             headers.pop(name, None)
-        return opened, 304, headers, ByteRange(0, 0)
+        return _Answer(opened, NOT_MODIFIED, headers, 0, 0)
+    status, start, length = 200, 0, opened.size_bytes
     if number is not None:
+        status = 206
         if info.parts:
             headers["x-amz-mp-parts-count"] = str(info.parts)
-        if opened.size:
-            whole = ByteRange(opened.offset, opened.size)
+        if length:
+            whole = ByteRange(opened.offset, length)
             headers["Content-Range"] = whole.content_range(info.size_bytes)
-        return opened, 206, headers, ByteRange(0, opened.size)
-    part = _range(request, info)
-    if part is not None:
+    elif part := _range(request, info):
         headers["Content-Range"] = part.content_range(info.size_bytes)
-        return opened, 206, headers, part
+        return _Answer(opened, 206, headers, part.start, part.length)
     if wants_checksum(request):
-        headers.update(checksum_response(info.checksum))
-    return opened, 200, headers, ByteRange(0, info.size_bytes)
+        headers.update(checksum_response(opened.checksum))
+    return _Answer(opened, status, headers, start, length)
 
 
 def _not_modified(request: Request, info: ObjectInfo) -> bool:

@@ -110,6 +110,9 @@ def _late_content(task: asyncio.Task[Finished], request: Request) -> bytes:
         refusal = translated(error)
         request.code = refusal.code
         content = rendered(
-            refusal, resource=request.raw_path, request_id=request.request_id, host_id=""
+            refusal,
+            resource=request.raw_path,
+            request_id=request.request_id,
+            host_id=request.host_id,
         )
     return content.removeprefix(DECLARATION.encode())

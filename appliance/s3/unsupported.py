@@ -14,13 +14,13 @@ from appliance.s3.request import Request
 
 async def object_lock_of_object(context: Context, request: Request) -> None:
     """Get and PutObjectRetention, Get and PutObjectLegalHold: the bucket has no object lock."""
-    await context.store.objects.head(request.caller, request.bucket or "", request.key or "")
+    await context.store.objects.open(request.caller, request.bucket or "", request.key or "")
     raise S3Error("InvalidRequest", NO_LOCK)
 
 
 async def restore_object(context: Context, request: Request) -> None:
     """RestoreObject: nothing here is ever archived."""
-    await context.store.objects.head(request.caller, request.bucket or "", request.key or "")
+    await context.store.objects.open(request.caller, request.bucket or "", request.key or "")
     message = "Restore is not allowed for the object's current storage class"
     raise S3Error("InvalidObjectState", message)
 

@@ -1,0 +1,126 @@
+"""One running front for all S3 tests, clients for its accounts, and fresh buckets.
+
+With ``APPLIANCE_TEST_FRONT=daemon`` the whole service runs in its own processes instead, as
+``appliance dev`` starts it; tests that turn the simulated engine's knobs are left out then.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from tests.development import development_service
+from tests.s3.front import Account, Front, running_front
+from tests.s3.raw import RawClient
+
+MODE_VARIABLE = "APPLIANCE_TEST_FRONT"
+_NAMES = itertools.count()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, visibly, what needs the simulated engine when the daemon runs."""
+    if os.environ.get(MODE_VARIABLE, "process") != "daemon":
+        return
+    left_out = [item for item in items if "simulated" in getattr(item, "fixturenames", ())]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture(scope="session")
+def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    """The front under test."""
+    folder = tmp_path_factory.mktemp("front")
+    if os.environ.get(MODE_VARIABLE, "process") != "daemon":
+        with running_front(folder) as running:
+            yield running
+        return
+    with development_service(folder, accounts="main,alt,other") as service:
+        yield Front(
+            endpoint=service.endpoint,
+            region=service.region,
+            authority=service.ca_file,
+            accounts={
+                name: Account(
+                    name, each.user_id, each.display_name, each.access_key, each.secret_key
+                )
+                for name, each in service.accounts.items()
+            },
+        )
+
+
+@pytest.fixture
+def simulated(front: Front) -> Front:
+    """The front whose engine is the simulated one."""
+    assert front.engine is not None
+    return front
+
+
+@pytest.fixture(scope="session")
+def client_of(front: Front) -> Iterator[Callable[..., Any]]:
+    """Makes boto3 clients of an account, with settings of ``botocore.config.Config``."""
+    made: list[Any] = []
+
+    def make(name: str = "main", **settings: Any) -> Any:
+        client = client_for(front, name, **settings)
+        made.append(client)
+        return client
+
+    yield make
+    for client in made:
+        client.close()
+
+
+def client_for(front: Front, name: str = "main", **settings: Any) -> Any:
+    """A boto3 client with default settings but for no retries; path style unless told."""
+    account = front.accounts[name]
+    settings.setdefault("s3", {"addressing_style": "path"})
+    return boto3.client(
+        "s3",
+        endpoint_url=front.endpoint,
+        region_name=front.region,
+        aws_access_key_id=account.access_key,
+        aws_secret_access_key=account.secret_key,
+        verify=str(front.authority),
+        config=Config(retries={"total_max_attempts": 1}, **settings),
+    )
+
+
+@pytest.fixture(scope="session")
+def s3(client_of: Callable[..., Any]) -> Any:
+    """boto3 as the main account."""
+    return client_of("main")
+
+
+@pytest.fixture(scope="session")
+def stranger(client_of: Callable[..., Any]) -> Any:
+    """boto3 as an account of another contract."""
+    return client_of("other")
+
+
+@pytest.fixture
+def raw(front: Front) -> Iterator[RawClient]:
+    """Signed requests of any shape, as the main account, on one connection."""
+    account = front.accounts["main"]
+    with RawClient(front.address, Path(front.authority), account, front.region) as client:
+        yield client
+
+
+@pytest.fixture
+def bucket_name() -> str:
+    """A name nobody used."""
+    return f"test-{secrets.token_hex(4)}-{next(_NAMES)}"
+
+
+@pytest.fixture
+def bucket(s3: Any, bucket_name: str) -> str:
+    """A fresh bucket of the main account."""
+    s3.create_bucket(Bucket=bucket_name)
+    return bucket_name
