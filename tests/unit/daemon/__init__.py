@@ -1,0 +1,1 @@
+"""Tests of the daemon: configuration, keys, accounts, certificates, processes."""
