@@ -15,7 +15,7 @@ from typing import IO, Final
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from appliance.core.documents import to_document
@@ -80,8 +80,8 @@ class Output:
             TextColumn("{task.description}"),
             BarColumn(),
             TaskProgressColumn(),
+            TimeElapsedColumn(),
             TextColumn("{task.fields[eta]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
         )
         with Progress(*columns, console=self._console(self.stderr), transient=True) as progress:
             task = progress.add_task("", total=None, eta="")
@@ -93,6 +93,7 @@ class Output:
                     completed=now.done,
                     total=now.total or None,
                     eta=eta(now.eta_s),
+                    refresh=True,
                 )
                 if now.ended:
                     return

@@ -19,14 +19,21 @@ from appliance.control.disks.bay import Bay
 from appliance.control.disks.creation import MirrorMaker, NewMember, NewMirror
 from appliance.control.disks.jobs import JobBook, JobHandle
 from appliance.control.disks.passport import Membership, Passport, write_passport
-from appliance.control.disks.permissions import Owners, give_to_store, share_staging
+from appliance.control.disks.permissions import (
+    Owners,
+    give_to_store,
+    give_tree_to_store,
+    share_staging,
+)
 from appliance.control.disks.reality import BLOCKING_S_MAX, Reality, Subscriber
 from appliance.core.admin import DriveReport, DriveState, MirrorReport
-from appliance.core.drives import Drive, resolve
+from appliance.core.drives import Drive, label_of, resolve
 from appliance.core.errors import InvalidInput, Refused
 from appliance.core.jobs import Job
 from appliance.core.ports import Clock, Entropy
 from appliance.engine.interface import Health
+from appliance.engine.mirror.superblock import TEXT_BYTES_MAX, Superblock, format_drive
+from appliance.system.files import DirectoryVolume
 
 HealthOf = Callable[[str], Awaitable[Health | None]]
 
@@ -149,8 +156,21 @@ class Disks:
         return uuid.UUID(bytes=self._entropy.token(_ID_BYTES), version=4).hex
 
     def _furnish(self, path: Path, passport: Passport) -> None:
-        give_to_store(path, self._owners)
+        volume = DirectoryVolume(path, passport.drive_id)
+        try:
+            format_drive(
+                volume,
+                Superblock(
+                    passport.drive_id,
+                    serial=_cut(passport.serial),
+                    label=label_of(passport.drive_id),
+                    created_ns=passport.claimed_ns,
+                ),
+            )
+        finally:
+            volume.close()
         share_staging(path, self._owners)
+        give_tree_to_store(path, self._owners)
         write_passport(path, passport)
 
     # -- mirrors
@@ -203,6 +223,8 @@ class Disks:
         for directory in (new.index_directory, new.witness_file.parent):
             give_to_store(directory, self._owners)
         self._make_mirror(new)
+        for root in (*(each.path for each in chosen), new.witness_file.parent):
+            give_tree_to_store(root, self._owners)
         members = tuple((each.drive_id, each.serial) for each in new.members)
         membership = Membership(new.mirror_id, new.name, members)
         for each in chosen:
@@ -239,3 +261,8 @@ class Disks:
     def job(self, job_id: str) -> Job:
         """Raises ``NotFound``."""
         return self._book.get(job_id)
+
+
+def _cut(text: str) -> str:
+    """What a superblock has room for: a loop device's serial is a file name of any length."""
+    return text.encode()[:TEXT_BYTES_MAX].decode(errors="ignore")

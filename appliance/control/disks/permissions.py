@@ -59,6 +59,19 @@ def give_to_store(directory: Path, owners: Owners | None) -> None:
     directory.chmod(_READABLE)
 
 
+def give_tree_to_store(directory: Path, owners: Owners | None) -> None:
+    """What this process laid out for the store there: the directory, and all in it but staging."""
+    give_to_store(directory, owners)
+    if owners is None:
+        return
+    for parent, names, files in os.walk(directory):
+        names[:] = [name for name in names if name != STAGING]
+        for name in (*names, *files):
+            os.chown(
+                Path(parent) / name, owners.store_user, owners.service_group, follow_symlinks=False
+            )
+
+
 def share_staging(drive_root: Path, owners: Owners | None) -> None:
     """Where gateways stage uploads: the one place on a drive that they may write. Idempotent.
 

@@ -1,0 +1,1 @@
+"""The admin API, its client and the command line."""
