@@ -7,7 +7,8 @@ data is an error the client sees; from then on an error can only cut the connect
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
@@ -65,16 +66,17 @@ async def get_object(context: Context, request: Request) -> None:
         # It was replaced between opening and reading: the client gets the new one.
         answer = again
         pieces, first = await _begun(answer)
-    if len(first) == answer.length:
-        await request.reply(answer.status, answer.headers, first)
-        return
-    await request.start(answer.status, answer.headers, answer.length)
-    await request.write(first)
-    async for piece in pieces:
-        await request.write(piece)
+    async with aclosing(pieces):
+        if len(first) == answer.length:
+            await request.reply(answer.status, answer.headers, first)
+            return
+        await request.start(answer.status, answer.headers, answer.length)
+        await request.write(first)
+        async for piece in pieces:
+            await request.write(piece)
 
 
-async def _begun(answer: _Answer) -> tuple[AsyncIterator[bytes], bytes]:
+async def _begun(answer: _Answer) -> tuple[AsyncGenerator[bytes, None], bytes]:
     pieces = answer.opened.read(answer.start, answer.length)
     return pieces, await anext(pieces, b"")
 
@@ -118,7 +120,7 @@ async def _prepared(context: Context, request: Request) -> _Answer:
         for name in ("Content-Type", "Accept-Ranges"):
             headers.pop(name, None)
         return _Answer(opened, NOT_MODIFIED, headers, 0, 0)
-    status, start, length = 200, 0, opened.size_bytes
+    status, start, length = 200, 0, opened.size
     if number is not None:
         status = 206
         if info.parts:

@@ -7,6 +7,7 @@ and resumes exactly behind what was listed.
 
 from __future__ import annotations
 
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from typing import Final
@@ -18,6 +19,7 @@ from appliance.s3.xml import escape, url_encoded
 KEYS_MAX: Final = 1000
 PART_NUMBER_MAX: Final = 10_000
 _INTEGER_MAX: Final = 2**31 - 1
+_INTEGER: Final = re.compile("-?[0-9]{1,19}")
 _TOKEN_VERSION: Final = b"1"
 
 
@@ -33,7 +35,7 @@ def integer(request: Request, name: str, default: int, maximum: int = _INTEGER_M
     text = request.query.get(name)
     if not text:
         return default
-    if not (text.isascii() and text.lstrip("-").isdigit() and len(text) <= 20):
+    if _INTEGER.fullmatch(text) is None:
         message = f"Provided {name} not an integer or within integer range"
         raise invalid_argument(name, text, message)
     number = int(text)

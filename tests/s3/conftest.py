@@ -1,6 +1,6 @@
 """One running front for all S3 tests, clients for its accounts, and fresh buckets.
 
-With ``APPLIANCE_TEST_FRONT=daemon`` the whole service runs in its own processes instead, as
+With ``APPLIANCE_TEST_ENDPOINT=daemon`` the whole service runs in its own processes instead, as
 ``appliance dev`` starts it; tests that turn the simulated engine's knobs are left out then.
 """
 
@@ -18,10 +18,10 @@ import pytest
 from botocore.config import Config
 
 from tests.development import development_service
-from tests.s3.front import Account, Front, running_front
+from tests.s3.endpoint import Account, Endpoint, running_endpoint
 from tests.s3.raw import RawClient
 
-MODE_VARIABLE = "APPLIANCE_TEST_FRONT"
+MODE_VARIABLE = "APPLIANCE_TEST_ENDPOINT"
 _NAMES = itertools.count()
 
 
@@ -35,15 +35,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
-def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     """The front under test."""
-    folder = tmp_path_factory.mktemp("front")
+    folder = tmp_path_factory.mktemp("endpoint")
     if os.environ.get(MODE_VARIABLE, "process") != "daemon":
-        with running_front(folder) as running:
+        with running_endpoint(folder) as running:
             yield running
         return
     with development_service(folder, accounts="main,alt,other") as service:
-        yield Front(
+        yield Endpoint(
             endpoint=service.endpoint,
             region=service.region,
             authority=service.ca_file,
@@ -57,19 +57,19 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
 
 
 @pytest.fixture
-def simulated(front: Front) -> Front:
+def simulated(endpoint: Endpoint) -> Endpoint:
     """The front whose engine is the simulated one."""
-    assert front.engine is not None
-    return front
+    assert endpoint.engine is not None
+    return endpoint
 
 
 @pytest.fixture(scope="session")
-def client_of(front: Front) -> Iterator[Callable[..., Any]]:
+def client_of(endpoint: Endpoint) -> Iterator[Callable[..., Any]]:
     """Makes boto3 clients of an account, with settings of ``botocore.config.Config``."""
     made: list[Any] = []
 
     def make(name: str = "main", **settings: Any) -> Any:
-        client = client_for(front, name, **settings)
+        client = client_for(endpoint, name, **settings)
         made.append(client)
         return client
 
@@ -78,17 +78,17 @@ def client_of(front: Front) -> Iterator[Callable[..., Any]]:
         client.close()
 
 
-def client_for(front: Front, name: str = "main", **settings: Any) -> Any:
+def client_for(endpoint: Endpoint, name: str = "main", **settings: Any) -> Any:
     """A boto3 client with default settings but for no retries; path style unless told."""
-    account = front.accounts[name]
+    account = endpoint.accounts[name]
     settings.setdefault("s3", {"addressing_style": "path"})
     return boto3.client(
         "s3",
-        endpoint_url=front.endpoint,
-        region_name=front.region,
+        endpoint_url=endpoint.endpoint,
+        region_name=endpoint.region,
         aws_access_key_id=account.access_key,
         aws_secret_access_key=account.secret_key,
-        verify=str(front.authority),
+        verify=str(endpoint.authority),
         config=Config(retries={"total_max_attempts": 1}, **settings),
     )
 
@@ -106,10 +106,10 @@ def stranger(client_of: Callable[..., Any]) -> Any:
 
 
 @pytest.fixture
-def raw(front: Front) -> Iterator[RawClient]:
+def raw(endpoint: Endpoint) -> Iterator[RawClient]:
     """Signed requests of any shape, as the main account, on one connection."""
-    account = front.accounts["main"]
-    with RawClient(front.address, Path(front.authority), account, front.region) as client:
+    account = endpoint.accounts["main"]
+    with RawClient(endpoint.address, Path(endpoint.authority), account, endpoint.region) as client:
         yield client
 
 

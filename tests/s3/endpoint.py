@@ -51,7 +51,7 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Front:
+class Endpoint:
     """What a test needs to speak to a running front."""
 
     endpoint: str
@@ -111,9 +111,9 @@ def _account(name: str) -> Account:
 
 
 @contextmanager
-def running_front(
+def running_endpoint(
     folder: Path, *, settings: Settings | None = None, region: str = REGION
-) -> Iterator[Front]:
+) -> Iterator[Endpoint]:
     """Serve until the block ends. ``folder`` gets the authority's certificate."""
     settings = settings or Settings(region=region)
     certificates = throwaway_certificates((DOMAIN, f"*.{DOMAIN}"))
@@ -157,7 +157,7 @@ def running_front(
     thread.start()
     try:
         assert started.wait(_START_TIMEOUT_S), "the front did not start"
-        yield Front(
+        yield Endpoint(
             endpoint=f"https://localhost:{port}",
             region=settings.region,
             authority=authority,
