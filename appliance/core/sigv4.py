@@ -262,6 +262,7 @@ def verify(
     *,
     method: str,
     raw_path: str,
+    raw_query: str = "",
     query: Sequence[tuple[str, str]],
     headers: Mapping[str, str],
     payload_hash: str,
@@ -270,24 +271,23 @@ def verify(
 
     The refusal carries what was computed, as AWS does, so that a client's author can compare.
     """
-    canonical = canonical_request(
-        method,
-        raw_path,
-        canonical_query(query) if query else "",
-        headers,
-        presented.signed_headers,
-        payload_hash,
-    )
     scope = presented.scope.text
-    exact = canonical.encode("latin-1")
-    text = string_to_sign(presented.amz_date, scope, exact)
     given = presented.signature.encode("latin-1", "replace")
-    if hmac.compare_digest(signature(key, text).encode(), given):
-        return
-    for variant in _variants(canonical, raw_path):
-        other = signature(key, string_to_sign(presented.amz_date, scope, variant))
-        if hmac.compare_digest(other.encode(), given):
-            return
+    computed: list[tuple[bytes, str]] = []
+    for path, parameters in _readings(raw_path, raw_query, query):
+        canonical = canonical_request(
+            method, path, parameters, headers, presented.signed_headers, payload_hash
+        )
+        forms = [canonical.encode("latin-1")]
+        if not canonical.isascii():
+            # Signed as UTF-8 but sent as latin-1 (botocore with characters up to U+00FF).
+            forms.append(canonical.encode("utf-8"))
+        for form in forms:
+            text = string_to_sign(presented.amz_date, scope, form)
+            if hmac.compare_digest(signature(key, text).encode(), given):
+                return
+            computed.append((form, text))
+    exact, text = computed[0]
     raise S3Error(
         "SignatureDoesNotMatch",
         fields={
@@ -301,17 +301,22 @@ def verify(
     )
 
 
-def _variants(canonical: str, raw_path: str) -> Iterator[bytes]:
-    """Other readings of the same request that clients in the field sign."""
-    method, _, rest = canonical.partition("\n")
+def _readings(
+    raw_path: str, raw_query: str, query: Sequence[tuple[str, str]]
+) -> Iterator[tuple[str, str]]:
+    """Path and query as AWS reads them, then as some clients in the field sign them."""
+    canonical = canonical_query(query) if query else ""
+    yield raw_path, canonical
+    # SDKs behind some HTTP libraries sign other characters encoded than are sent.
     recoded = quote(unquote_to_bytes(raw_path.encode("latin-1")), safe="/")
-    behind = rest[len(raw_path or "/") :]
     if recoded != raw_path:
-        # Sent with other characters encoded than were signed (SDKs behind some HTTP libraries).
-        yield f"{method}\n{recoded}{behind}".encode("latin-1")
-    if not canonical.isascii():
-        # Signed as UTF-8 but sent as latin-1 (botocore with characters up to U+00FF).
-        yield canonical.encode("utf-8")
+        yield recoded, canonical
+    # And some sign the query's parts just as they are sent, a plus as a plus.
+    parts = [part.partition("=") for part in raw_query.split("&") if part]
+    pairs = sorted((name, value) for name, _, value in parts if name != "X-Amz-Signature")
+    as_sent = "&".join([f"{name}={value}" for name, value in pairs])
+    if as_sent != canonical:
+        yield raw_path, as_sent
 
 
 def _hex_pairs(data: bytes) -> str:

@@ -243,6 +243,7 @@ class Authenticator:
             key,
             method=request.method,
             raw_path=request.raw_path,
+            raw_query=request.raw_query,
             query=request.query.pairs,
             headers=headers,
             payload_hash=hash_text,
