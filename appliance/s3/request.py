@@ -297,11 +297,11 @@ class Request:
     ) -> None:
         """Begin a streamed answer of ``length`` bytes; None where the length is not known."""
         assert not self._started, "a request is answered once"
+        bodiless = self.method == "HEAD" or status in _BODILESS_STATUSES
+        self._exchange.head(status, headers, length, bodiless=bodiless)
         self._started = True
         self.status = status
-        bodiless = self.method == "HEAD" or status in _BODILESS_STATUSES
         self._left = 0 if bodiless else length
-        self._exchange.head(status, headers, length, bodiless=bodiless)
 
     async def write(self, data: Buffer) -> None:
         """The next bytes of the answer; waits while the client reads slowly.

@@ -379,6 +379,14 @@ class Front:
         self._clients.append(client)
         return client
 
+    def connect_from(self, address: str) -> RawClient:
+        """A connection from another address of this machine."""
+        source = (address, 0)
+        connected = socket.create_connection(("127.0.0.1", self.port), PATIENCE_S, source)
+        client = RawClient(connected)
+        self._clients.append(client)
+        return client
+
     def close(self) -> None:
         for client in self._clients:
             client.close()
@@ -435,7 +443,7 @@ def signed_headers(
     signer = S3SigV4Auth(Credentials(access_key, secret_key), "s3", region)
     if "X-Amz-Content-SHA256" in given:
         text = given["X-Amz-Content-SHA256"]
-        signer.payload = lambda _: text  # type: ignore[method-assign]
+        signer.payload = lambda _: text
     signer.add_auth(request)
     return dict(request.headers.items())
 
