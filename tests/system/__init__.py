@@ -1,1 +1,1 @@
-"""Real drives, real device events, real machines."""
+"""Real loop devices, a real systemd-udevd, real XFS, the whole service as root."""

@@ -27,8 +27,8 @@ class Mounted:
 class Bay(Protocol):
     """Where drives are. Methods raise ``DriveFault`` and ``Unreachable``."""
 
-    def scan(self) -> list[Drive]:
-        """Every drive there is now, ordered by node."""
+    def scan(self, *, fresh: bool = False) -> list[Drive]:
+        """Every drive there is now, ordered by node. ``fresh``: nothing remembered is trusted."""
         ...
 
     def format(self, drive: Drive, drive_id: str, step: Callable[[str], None]) -> None:

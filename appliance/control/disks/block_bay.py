@@ -7,6 +7,7 @@ looking around never disturbs, or waits for, a drive in service.
 
 from __future__ import annotations
 
+import errno
 import threading
 import uuid
 from collections.abc import Callable, Mapping
@@ -33,8 +34,10 @@ class BlockBay:
         self._lock = threading.Lock()
         self._probes: dict[str, tuple[str, tuple[Signature, ...]]] = {}
 
-    def scan(self) -> list[Drive]:
+    def scan(self, *, fresh: bool = False) -> list[Drive]:
         """Every whole disk with a medium."""
+        if fresh:
+            self._forget("")
         table = mount.mounts()
         own = {place.node: place for place in self.mounted().values()}
         devices = [
@@ -92,6 +95,9 @@ class BlockBay:
             known = self._probes.get(name)
         if known is not None and known[0] == sequence:
             return known[1]
+        if not block.answers(node):
+            # The probe below would take a device that reads nothing for an empty one.
+            raise DriveFault(node, "probe", errno.EIO, "it does not answer")
         found = block.signatures(node)
         if self._monitor is not None and self._monitor.source == "udev" and sequence:
             with self._lock:

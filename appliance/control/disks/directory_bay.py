@@ -26,7 +26,7 @@ class DirectoryBay:
         self._directories = [path.resolve() for path in directories]
         self._mounted: dict[str, Mounted] = {}
 
-    def scan(self) -> list[Drive]:
+    def scan(self, *, fresh: bool = False) -> list[Drive]:
         """Those of the directories that are there."""
         return [self._drive(path) for path in self._directories if path.is_dir()]
 

@@ -116,7 +116,7 @@ class Disks:
         """
         reality = self._reality
         async with reality.lock:
-            drive = resolve(await reality.scan(), identity)
+            drive = resolve(await reality.scan(fresh=True), identity)
             if drive.node in reality.formatting:
                 raise Refused(f"cannot claim {drive.identity}: it is being formatted already")
             present = reality.present.get(drive.drive_id)

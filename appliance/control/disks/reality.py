@@ -46,7 +46,6 @@ class Reality:
 
     def __init__(self, bay: Bay, mirrors_directory: Path, owners: Owners | None) -> None:
         self.lock = asyncio.Lock()
-        self.drives: list[Drive] = []
         self.present: dict[str, PresentDrive] = {}
         self.troubles: dict[str, Trouble] = {}
         self.formatting: set[str] = set()
@@ -91,9 +90,7 @@ class Reality:
             async with asyncio.timeout(deadline_s):
                 return await asyncio.shield(future)
         except TimeoutError as error:
-            raise DriveTimeout(
-                "in the bay", getattr(call, "__name__", "call"), errno.ETIMEDOUT
-            ) from error
+            raise DriveTimeout("in the bay", "waiting", errno.ETIMEDOUT) from error
 
     # -- keeping in order
 
@@ -126,10 +123,9 @@ class Reality:
                     break
         return changed
 
-    async def scan(self) -> list[Drive]:
+    async def scan(self, *, fresh: bool = False) -> list[Drive]:
         """Every drive there is now. The lock is held by the caller."""
-        self.drives = await self.blocking(self._bay.scan)
-        return self.drives
+        return await self.blocking(partial(self._bay.scan, fresh=fresh))
 
     async def _look(self) -> Plan:
         drives = [each for each in await self.scan() if each.node not in self.formatting]

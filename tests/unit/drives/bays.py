@@ -56,7 +56,7 @@ class FakeBay:
         for callback in self.callbacks:
             callback()
 
-    def scan(self) -> list[Drive]:
+    def scan(self, *, fresh: bool = False) -> list[Drive]:
         own = {place.node: place for place in self.places.values()}
         found = []
         for node, slot in sorted(self.slots.items()):
