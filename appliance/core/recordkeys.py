@@ -80,7 +80,7 @@ def upload_of_id(upload_id: str) -> bytes | None:
         upload = base64.urlsafe_b64decode(upload_id.encode("ascii"))
     except (ValueError, UnicodeEncodeError):
         return None
-    return upload if id_of_upload(upload) == upload_id else None
+    return upload if upload and id_of_upload(upload) == upload_id else None
 
 
 def id_of_upload(upload: bytes) -> str:

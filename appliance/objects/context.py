@@ -11,7 +11,7 @@ made anew or reconfigured meanwhile fails the commit and is looked up again.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -144,14 +144,23 @@ class Context:
         except NotFound as error:
             raise S3Error("AccountProblem", "The contract of this bucket has ended.") from error
 
-    async def admit(self, view: BucketView, size_bytes: int) -> None:
+    async def admit(
+        self, view: BucketView, size_bytes: int, record_key: bytes, size_of: Callable[[bytes], int]
+    ) -> None:
         """Refuse a body that cannot fit before it is sent; the commit decides exactly.
 
-        Raises ``S3Error`` QuotaExceeded.
+        What the record it replaces holds is given back, so its size (``size_of`` its value) counts;
+        it is read only when the answer hangs on it. Raises ``S3Error`` QuotaExceeded.
         """
         for limit in await self.quota(view):
             counters = await self.engine.counters(view.partition)
-            if counters.get(limit.counter, 0) + size_bytes > limit.maximum:
+            over = counters.get(limit.counter, 0) + size_bytes - limit.maximum
+            if over <= 0:
+                continue
+            [replaced] = await self.engine.read(view.partition, [record_key])
+            given_back = 0 if replaced is None else size_of(replaced.value)
+            # Never larger than what it replaces, or fitting once that is gone.
+            if size_bytes > given_back and over > given_back:
                 raise S3Error("QuotaExceeded", fields={"MaximumBytes": str(limit.maximum)})
 
     async def quota(self, view: BucketView) -> Sequence[Limit]:

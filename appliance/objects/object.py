@@ -39,7 +39,12 @@ from appliance.objects.reading import (
     order_by_id,
     show,
 )
-from appliance.objects.records import Kind, ObjectRecord, StoredChecksum
+from appliance.objects.records import (
+    Kind,
+    ObjectRecord,
+    StoredChecksum,
+    object_size_bytes,
+)
 from appliance.objects.replace import (
     PARTS_SCAN,
     TRIES_MAX,
@@ -134,14 +139,16 @@ class Objects:
         size_bytes_max: int,
     ) -> BucketView:
         """Everything that can be refused before the body is."""
-        check_size(body.size_bytes, size_bytes_max)
         if condition == UNCONDITIONAL:
             view = await self._context.bucket_for_write(caller, bucket)
         else:
             slot_key = object_key(bucket, key)
             view, [slot] = await self._context.bucket(caller, bucket, [slot_key])
             check_condition(condition, key, slot)
-        await self._context.admit(view, body.size_bytes or 0)
+        check_size(body.size_bytes, size_bytes_max)
+        await self._context.admit(
+            view, body.size_bytes or 0, object_key(bucket, key), object_size_bytes
+        )
         return view
 
     async def open(

@@ -325,3 +325,13 @@ class PartRecord:
             if found is algorithm:
                 return digest
         return None
+
+
+def object_size_bytes(value: bytes) -> int:
+    """The size in an object's value."""
+    return decode_listed(value).size_bytes
+
+
+def part_size_bytes(value: bytes) -> int:
+    """The size in a part's value."""
+    return PartRecord.decode(value).size_bytes

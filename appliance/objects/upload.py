@@ -46,7 +46,12 @@ from appliance.objects.model import (
 )
 from appliance.objects.object import DEFAULT_CHECKSUM, CopyBody, check_source
 from appliance.objects.reading import open_object, show_part
-from appliance.objects.records import PartRecord, StoredChecksum, UploadRecord
+from appliance.objects.records import (
+    PartRecord,
+    StoredChecksum,
+    UploadRecord,
+    part_size_bytes,
+)
 from appliance.objects.replace import PARTS_SCAN, TRIES_MAX
 from appliance.objects.walk import Walk
 
@@ -112,10 +117,11 @@ class Uploads:
                 f"Part number must be an integer between 1 and {context.limits.parts}, inclusive",
                 fields={"ArgumentName": "partNumber", "ArgumentValue": str(number)},
             )
-        check_size(body.size_bytes, context.limits.part_max_bytes)
         view, upload, stored = await self._find(caller, bucket, key, upload_id)
+        check_size(body.size_bytes, context.limits.part_max_bytes)
         algorithms = _algorithms(UploadRecord.decode(stored.value), body.checksum_algorithm)
-        await context.admit(view, body.size_bytes or 0)
+        record_key = part_key(bucket, upload, number)
+        await context.admit(view, body.size_bytes or 0, record_key, part_size_bytes)
         contract_key = await context.contract_key(view.contract)
         intake = Intake(context, contract_key, algorithms, context.limits.part_max_bytes)
         taken = await intake.take(body)
@@ -123,7 +129,7 @@ class Uploads:
             taken.size_bytes, context.clock.now_ns(), taken.md5, taken.write_id, taken.digests
         )
         put = Put(
-            part_key(bucket, upload, number),
+            record_key,
             record.encode(),
             taken.blob,
             charges(bucket, size_bytes=taken.size_bytes),

@@ -1,0 +1,1 @@
+"""The object layer over the simulated engine."""
