@@ -128,8 +128,12 @@ class Reality:
         return await self.blocking(partial(self._bay.scan, fresh=fresh))
 
     async def _look(self) -> Plan:
-        drives = [each for each in await self.scan() if each.node not in self.formatting]
-        mounted = await self.blocking(self._bay.mounted)
+        # A drive that is being claimed is its job's alone, its mount included. Nodes are only added
+        # under the lock, which is held here.
+        others = frozenset(self.formatting)
+        drives = [each for each in await self.scan() if each.node not in others]
+        places = await self.blocking(self._bay.mounted)
+        mounted = {each: place for each, place in places.items() if place.node not in others}
         suspects = doubtful(drives, mounted)
         calls = [self.blocking(partial(self._bay.answers, drive)) for drive in suspects]
         heard = await asyncio.gather(*calls, return_exceptions=True)

@@ -34,6 +34,7 @@ class FakeBay:
     callbacks: list[Callable[[], None]] = field(default_factory=list)
     formatted: list[str] = field(default_factory=list)
     failing_step: str = ""
+    on_mount: Callable[[], None] = lambda: None
     closed: bool = False
 
     def attach(self, serial: str, node: str, content: Path | None = None) -> Slot:
@@ -83,6 +84,7 @@ class FakeBay:
         if slot.dead:
             raise DriveFault(drive.identity, "mount", 5)
         self.places[drive.drive_id] = Mounted(drive.drive_id, drive.node, slot.content)
+        self.on_mount()
         return slot.content
 
     def unmount(self, drive_id: str) -> None:

@@ -251,6 +251,22 @@ def test_claiming_again_changes_nothing_and_forcing_wipes(tmp_path: Path) -> Non
     play(tmp_path, scenario)
 
 
+def test_events_during_a_claim_leave_the_drive_to_its_job(tmp_path: Path) -> None:
+    async def scenario(house: House) -> None:
+        loop = asyncio.get_running_loop()
+        house.bay.attach("A", "sda")
+
+        def look() -> None:
+            looking = asyncio.run_coroutine_threadsafe(house.disks.ensure(), loop)
+            assert looking.result(DEADLINE_S) is False
+
+        house.bay.on_mount = look
+        await house.claim("A")
+        assert next(iter(house.bay.places.values())).node == "sda"
+
+    play(tmp_path, scenario)
+
+
 def test_what_carries_data_is_refused_with_the_way_on(tmp_path: Path) -> None:
     async def scenario(house: House) -> None:
         slot = house.bay.attach("A", "sda")
