@@ -1,0 +1,320 @@
+"""Simulated drives: a volatile cache over stable storage, power cuts, and faults on demand.
+
+What it models, and so which faults the engine must survive on it:
+
+- A write waits in the cache until its file is flushed (a durable file flushes itself). A power cut
+  keeps any subset of the 512-byte sectors of the waiting writes.
+- Creating, renaming and unlinking are journaled in order, as XFS and ext4 do: a power cut keeps
+  some beginning of what was not flushed. A flushed directory flushes all that came before it.
+- The cut strikes at the N-th operation of the whole machine, while it is under way: it may have
+  taken effect wholly, partly or not at all.
+- Operations fail on demand, once or from then on: EIO, ENOSPC, a deadline. Bits flip, writes are
+  lost or land elsewhere, a drive lies about flushes, a whole drive goes back to an old state.
+
+Everything random comes from one seeded generator, so a seed replays a run.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from appliance.core.errors import DriveFault, DriveTimeout
+from tests.crash.simulated_ports import SeededEntropy, SerialLanes, SimulatedClock
+from tests.crash.simulated_volume import PowerCut, SimulatedFile, SimulatedVolume, parent
+
+SECTOR_BYTES: Final = 512
+
+__all__ = [
+    "Inode",
+    "Operation",
+    "Power",
+    "PowerCut",
+    "SeededEntropy",
+    "SerialLanes",
+    "SimulatedClock",
+    "SimulatedDisk",
+    "SimulatedFile",
+    "SimulatedVolume",
+]
+
+
+@dataclass(slots=True)
+class Operation:
+    """What a hook sees before it happens. ``number`` counts the drive's own operations."""
+
+    number: int
+    kind: str
+    path: str
+    offset: int = 0
+    length: int = 0
+
+
+@dataclass(slots=True)
+class Power:
+    """The supply all drives of a machine hang on. ``cut_at``: the operation it fails in."""
+
+    cut_at: int = 0
+    operations: int = 0
+    is_on: bool = True
+    disks: list[SimulatedDisk] = field(default_factory=list)
+
+    def use(self) -> bool:
+        """One more operation; False if the power goes while it is under way."""
+        if not self.is_on:
+            raise PowerCut
+        self.operations += 1
+        if self.operations == self.cut_at:
+            self.is_on = False
+        return self.is_on
+
+    def cut(self) -> None:
+        """Off, between operations."""
+        self.is_on = False
+
+    def restore(self, rng: random.Random) -> None:
+        """On again: what was in the caches is lost but for what ``rng`` lets through."""
+        for disk in self.disks:
+            disk.lose_cache(rng)
+        self.is_on = True
+        self.operations = 0
+        self.cut_at = 0
+
+
+class Inode:
+    """A file's contents: as readers see them, and as they are on stable storage."""
+
+    def __init__(self) -> None:
+        self.live = bytearray()
+        self.stable = bytearray()
+        self.waiting: list[tuple[int, bytes | None]] = []
+
+    def write(self, offset: int, data: bytes) -> None:
+        _put(self.live, offset, data)
+        self.waiting.append((offset, data))
+
+    def truncate(self, length: int) -> None:
+        _resize(self.live, length)
+        self.waiting.append((length, None))
+
+    def flush(self) -> None:
+        for offset, data in self.waiting:
+            self._settle(offset, data)
+        self.waiting.clear()
+
+    def _settle(self, offset: int, data: bytes | None) -> None:
+        if data is None:
+            _resize(self.stable, offset)
+        else:
+            _put(self.stable, offset, data)
+
+    def lose_cache(self, rng: random.Random) -> None:
+        for offset, data in self.waiting:
+            fate = rng.randrange(4)
+            if fate == 0:
+                continue
+            if fate == 1 or data is None:
+                self._settle(offset, data)
+                continue
+            for at in range(0, len(data), SECTOR_BYTES):
+                if rng.randrange(4 if fate == 2 else 2):
+                    _put(self.stable, offset + at, data[at : at + SECTOR_BYTES])
+        self.waiting.clear()
+        self.live = bytearray(self.stable)
+
+
+def _resize(content: bytearray, length: int) -> None:
+    if length < len(content):
+        del content[length:]
+    else:
+        content.extend(bytes(length - len(content)))
+
+
+def _put(content: bytearray, offset: int, data: bytes) -> None:
+    if len(content) < offset + len(data):
+        _resize(content, offset + len(data))
+    content[offset : offset + len(data)] = data
+
+
+_Tree = dict[str, "Inode | None"]
+
+
+class SimulatedDisk:
+    """One drive. ``mount`` gives the volume the engine uses; a power cut or ``pull`` ends it."""
+
+    def __init__(self, name: str, power: Power, *, capacity_bytes: int = 1 << 40) -> None:
+        self.name = name
+        self.power = power
+        self.capacity_bytes = capacity_bytes
+        self.operations = 0
+        self.hook: Callable[[Operation], None] | None = None
+        self.lies_about_flushes = False
+        self.lost_writes: set[int] = set()
+        self.misdirected_writes: dict[int, int] = {}
+        self.mounts = 0
+        self.is_present = True
+        self._live: _Tree = {"": None}
+        self._stable: _Tree = {"": None}
+        self._journal: list[tuple[str, str, str, Inode | None]] = []
+        power.disks.append(self)
+
+    def mount(self) -> SimulatedVolume:
+        """A fresh volume; earlier ones answer EIO from now on."""
+        self.mounts += 1
+        return SimulatedVolume(self, self.mounts)
+
+    def pull(self) -> None:
+        """Gone: every operation fails until ``insert``. What the cache held is kept or lost as at
+        a power cut, when the drive is inserted."""
+        self.is_present = False
+
+    def insert(self, rng: random.Random) -> None:
+        """Back again, needing a fresh mount."""
+        self.is_present = True
+        self.mounts += 1
+        self.lose_cache(rng)
+
+    def fail_at(
+        self,
+        number: int,
+        code: int,
+        *,
+        kinds: frozenset[str] | None = None,
+        persistent: bool = False,
+    ) -> None:
+        """The ``number``-th operation from now (of ``kinds``, if given) fails with this errno, and
+        all later ones too if ``persistent``. ETIMEDOUT raises ``DriveTimeout``."""
+        seen = 0
+
+        def hook(operation: Operation) -> None:
+            nonlocal seen
+            if kinds is not None and operation.kind not in kinds:
+                return
+            seen += 1
+            if seen == number or (persistent and seen > number):
+                if code == errno.ETIMEDOUT:
+                    raise DriveTimeout(self.name, operation.kind, code)
+                raise DriveFault(self.name, operation.kind, code)
+
+        self.hook = hook
+
+    def flip(self, path: str, offset: int, bit: int = 0) -> None:
+        """Rot: one bit on the medium and in what readers see."""
+        inode = self._live[path]
+        assert inode is not None, f"no file {path}"
+        for content in (inode.live, inode.stable):
+            content[offset] ^= 1 << bit
+
+    def overwrite(self, path: str, offset: int, data: bytes) -> None:
+        """Put any bytes on the medium, whatever they mean."""
+        inode = self._live[path]
+        assert inode is not None, f"no file {path}"
+        _put(inode.live, offset, data)
+        _put(inode.stable, offset, data)
+
+    def contents(self) -> dict[str, bytes]:
+        """The files as on stable storage."""
+        return {
+            path: bytes(inode.stable) for path, inode in self._stable.items() if inode is not None
+        }
+
+    def digest(self) -> str:
+        """A hash of everything on stable storage."""
+        digest = hashlib.sha256()
+        for path, inode in sorted(self._stable.items(), key=lambda item: item[0]):
+            content = b"" if inode is None else bytes(inode.stable)
+            digest.update(b"%d:%s:%d:" % (inode is None, path.encode(), len(content)) + content)
+        return digest.hexdigest()
+
+    def image(self) -> dict[str, bytes | None]:
+        """A copy of stable storage, for ``restore_image``: an old state, a clone."""
+        return {
+            path: None if inode is None else bytes(inode.stable)
+            for path, inode in self._stable.items()
+        }
+
+    def restore_image(self, image: Mapping[str, bytes | None]) -> None:
+        """Become what ``image`` was. Mounts end."""
+        self.mounts += 1
+        self._stable = {}
+        for path, content in image.items():
+            inode = None
+            if content is not None:
+                inode = Inode()
+                inode.live, inode.stable = bytearray(content), bytearray(content)
+            self._stable[path] = inode
+        self._live = dict(self._stable)
+        self._journal.clear()
+
+    def lose_cache(self, rng: random.Random) -> None:
+        """A power cut: keep a beginning of the journal, and parts of the waiting writes."""
+        self.mounts += 1
+        inodes = {id(i): i for t in (self._live, self._stable) for i in t.values() if i is not None}
+        self._settle_journal(rng.randint(0, len(self._journal)))
+        self._journal.clear()
+        self._live = dict(self._stable)
+        for inode in inodes.values():
+            inode.lose_cache(rng)
+
+    def used_bytes(self) -> int:
+        return sum(len(inode.live) for inode in self._live.values() if inode is not None)
+
+    def begin(self, kind: str, path: str, offset: int = 0, length: int = 0) -> bool:
+        """Every operation passes here first. False: do it, then the power goes."""
+        self.operations += 1
+        if not self.is_present:
+            raise DriveFault(self.name, f"{kind} {path}", errno.EIO, "the drive is gone")
+        if self.hook is not None:
+            self.hook(Operation(self.operations, kind, path, offset, length))
+        return self.power.use()
+
+    def write(self, inode: Inode, path: str, offset: int, data: bytes, *, durable: bool) -> None:
+        stays_on = self.begin("write", path, offset, len(data))
+        grown = max(0, offset + len(data) - len(inode.live))
+        if self.used_bytes() + grown > self.capacity_bytes:
+            raise DriveFault(self.name, f"write {path}", errno.ENOSPC)
+        if self.operations in self.lost_writes:
+            return
+        inode.write(self.misdirected_writes.get(self.operations, offset), data)
+        if not stays_on:
+            raise PowerCut
+        if durable and not self.lies_about_flushes:
+            inode.flush()
+
+    def change(self, kind: str, source: str, target: str, inode: Inode | None) -> None:
+        """A change of names: seen at once, stable once flushed."""
+        _rename_in(self._live, kind, source, target, inode)
+        self._journal.append((kind, source, target, inode))
+
+    def flush_names(self, directory: str) -> None:
+        """Everything journaled up to the last change in this directory."""
+        count = 0
+        for number, (_, source, target, _) in enumerate(self._journal, 1):
+            if directory in {parent(source), parent(target)}:
+                count = number
+        if not self.lies_about_flushes:
+            self._settle_journal(count)
+
+    def _settle_journal(self, count: int) -> None:
+        for kind, source, target, inode in self._journal[:count]:
+            _rename_in(self._stable, kind, source, target, inode)
+        del self._journal[:count]
+
+    @property
+    def tree(self) -> _Tree:
+        return self._live
+
+
+def _rename_in(tree: _Tree, kind: str, source: str, target: str, inode: Inode | None) -> None:
+    if kind == "create":
+        tree[source] = inode
+    elif kind == "unlink":
+        tree.pop(source, None)
+    elif source in tree:
+        tree[target] = tree.pop(source)
+        for path in [path for path in tree if path.startswith(f"{source}/")]:
+            tree[target + path[len(source) :]] = tree.pop(path)
