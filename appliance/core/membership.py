@@ -333,8 +333,9 @@ def _serve(votes: _Votes, winner: History, in_sync: tuple[str, ...], *, force: b
         voids=voids,
         witness_lost=votes.witness is None,
     )
-    # A successor is written to everybody who counts, with this history before it.
-    return serve if serve.needs_epoch else replace(serve, behind=_behind(votes, serve))
+    # An epoch with absent drives must not reach W through us: W would hold what they lack. Its
+    # successor is written to everybody who counts, with this history before it.
+    return serve if serve.leaves_needed else replace(serve, behind=_behind(votes, serve))
 
 
 def _behind(votes: _Votes, serve: Serve) -> tuple[str, ...]:
