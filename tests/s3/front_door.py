@@ -282,6 +282,9 @@ class Echo:
             pass
         await request.write(b"ok")
 
+    async def do_answer_without_length(self, request: Request) -> None:
+        await request.body.read()
+
     async def do_wait(self, request: Request) -> None:
         self.entered.set()
         try:
