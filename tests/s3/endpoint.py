@@ -37,6 +37,7 @@ REGION = "us-east-1"
 DOMAIN = "localhost"
 _START_TIMEOUT_S = 20
 _STOP_GRACE_S = 1.0
+_LIMITS = FrontLimits(shutdown_s=0.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,16 +136,18 @@ def running_endpoint(
         clock=clock,
         region=settings.region,
         domains=Domains((DOMAIN,)),
-        limits=FrontLimits(),
+        limits=_LIMITS,
         hashing=hashing,
     )
 
     async def serve() -> None:
-        server = S3Server(gateway.handle, clock=clock, entropy=entropy)
+        server = S3Server(gateway.handle, clock=clock, entropy=entropy, limits=_LIMITS)
         await server.open([Listener(listening, "test", tls)])
         started.set()
         await stop.wait()
         await server.stop(_STOP_GRACE_S)
+        # Clients that keep a refused connection never answer the end of TLS: let it time out.
+        await asyncio.sleep(2 * _LIMITS.shutdown_s)
 
     def run() -> None:
         try:
