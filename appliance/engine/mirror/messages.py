@@ -94,23 +94,25 @@ class MemberView:
 
 @dataclass(frozen=True, slots=True)
 class MembersView:
-    """The mirror as gateways see it."""
+    """The mirror as gateways see it. ``index_path`` changes when the index was built anew."""
 
     mirror_id: bytes
-    index_directory: str
+    index_path: str
     inline_limit_bytes: int
     members: Sequence[MemberView]
     read_only_reason: str = ""
+    reserve_bytes: int = 0
 
     def encode(self) -> list[Any]:
         """As plain lists."""
         members = [[m.drive, m.path, m.generation, m.in_sync] for m in self.members]
         return [
             self.mirror_id,
-            self.index_directory,
+            self.index_path,
             self.inline_limit_bytes,
             members,
             self.read_only_reason,
+            self.reserve_bytes,
         ]
 
     @classmethod

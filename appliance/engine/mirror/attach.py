@@ -1,0 +1,75 @@
+"""Whether a present drive may be brought (back) into the mirror, and what it still has of it.
+
+Owns the judgement on an outsider and the superblock it is given. Refuses a drive of another mirror,
+one whose history went its own way, and one that cannot be read: only a claim wipes a drive.
+Committer thread only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from appliance.core.epochs import Epoch, History
+from appliance.core.errors import Refused
+from appliance.core.ports import Volume
+from appliance.engine.mirror.state import MirrorState
+from appliance.engine.mirror.superblock import (
+    Blank,
+    Superblock,
+    SuperblockFile,
+    Unreadable,
+    format_drive,
+    read_superblock,
+)
+
+
+def claim_outsider(state: MirrorState, volume: Volume) -> SuperblockFile:
+    """The outsider's superblock, given one of this mirror if it has none. Raises ``Refused``."""
+    found = read_superblock(volume)
+    if isinstance(found, Unreadable):
+        raise Refused(f"cannot bring drive {volume.name} in: {found.reason}; claim it anew")
+    fresh = Superblock(
+        drive_id=volume.name,
+        mirror_id=state.mirror_id,
+        segment_size_bytes=state.segment_size_bytes,
+        created_ns=state.clock.now_ns(),
+    )
+    if isinstance(found, Blank):
+        format_drive(volume, fresh)
+    elif not found.mirror_id:
+        format_drive(
+            volume,
+            replace(found, mirror_id=state.mirror_id, segment_size_bytes=state.segment_size_bytes),
+        )
+    elif found.mirror_id != state.mirror_id:
+        raise Refused(f"cannot bring drive {volume.name} in: it belongs to another mirror")
+    elif found.history and not _is_known(found.history[-1], state.votes.history):
+        raise Refused(
+            f"cannot bring drive {volume.name} in: its history went its own way; its data is kept "
+            "until it is claimed"
+        )
+    opened = SuperblockFile.open(volume)
+    if not isinstance(opened, SuperblockFile):
+        raise Refused(f"cannot bring drive {volume.name} in: its superblock cannot be opened")
+    return opened
+
+
+def _is_known(head: Epoch, history: History) -> bool:
+    """Whether our history continues from ``head``, voided it, or is too long to tell."""
+    return any(e.id == head.id or head.id in e.voids for e in history) or (
+        head.number < history[0].number
+    )
+
+
+def trusted_sequence(history: History, theirs: History, drive: str) -> int:
+    """The last sequence the drive is known to hold: what it had when it left. 0: none."""
+    if not theirs:
+        return 0
+    last = 0
+    known = False
+    for epoch in history:
+        known = known or epoch.id == theirs[-1].id
+        for leave in epoch.leaves:
+            if known and leave.drive_id == drive:
+                last = leave.sequence
+    return last

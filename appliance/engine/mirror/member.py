@@ -1,0 +1,138 @@
+"""The drives of an open mirror, and calls on several of them at once.
+
+Owns what is open on each drive and what is counted about it. Invariant: a call is either back from
+a drive or that drive is failed; only when no drive at all answers does the caller wait on, because
+a paused host must not eject healthy drives.
+
+All methods belong to the store's committer thread.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from appliance.core.errors import DriveFault, DriveTimeout
+from appliance.core.ports import Clock, Lanes, Volume
+from appliance.engine.mirror.log import Log, LogReader
+from appliance.engine.mirror.superblock import SuperblockFile
+
+HOLD_POLL_S: Final = 0.05
+
+
+@dataclass(eq=False, slots=True)
+class Member:
+    """One present drive. ``generation`` changes whenever it (re)joins the in-sync set."""
+
+    drive_id: str
+    volume: Volume
+    superblock: SuperblockFile
+    log: Log
+    reader: LogReader
+    generation: int = 0
+    read_errors: int = 0
+    repaired: int = 0
+
+    def close(self) -> None:
+        """Give back what is open on the drive. Never raises."""
+        self.log.close()
+        self.reader.close()
+        self.superblock.close()
+        self.volume.close()
+
+
+@dataclass(slots=True)
+class Answers:
+    """What a call on several drives came to."""
+
+    values: dict[str, object] = field(default_factory=dict)
+    faults: dict[str, DriveFault] = field(default_factory=dict)
+
+    @property
+    def full(self) -> bool:
+        """Whether some drive had no room."""
+        return any(fault.errno in {errno.ENOSPC, errno.EDQUOT} for fault in self.faults.values())
+
+
+class Calls:
+    """Runs calls on the drives' lanes under a deadline."""
+
+    def __init__(
+        self, lanes: Lanes, clock: Clock, *, deadline_s: float, alert: Callable[[str], None]
+    ) -> None:
+        self._lanes = lanes
+        self._clock = clock
+        self._deadline_s = deadline_s
+        self._alert = alert
+
+    def each(self, calls: Mapping[str, Callable[[], object]]) -> Answers:
+        """Call each on its drive. A drive over its deadline counts as failed if another one
+        answered; while none answers, hold."""
+        answers = Answers()
+        once = {name: _Once(call) for name, call in calls.items()}
+        late = self._run(once, answers, self._deadline_s)
+        if late and not answers.values:
+            self._hold(once, late, answers)
+        else:
+            answers.faults.update(late)
+        return answers
+
+    def within(self, name: str, call: Callable[[], object], deadline_s: float) -> DriveFault | None:
+        """One call that may simply fail by its deadline: the witness."""
+        answers = Answers()
+        late = self._run({name: call}, answers, deadline_s)
+        return late.get(name) or answers.faults.get(name)
+
+    def _run(
+        self,
+        calls: Mapping[str, Callable[[], object]],
+        answers: Answers,
+        deadline_s: float,
+    ) -> dict[str, DriveFault]:
+        late: dict[str, DriveFault] = {}
+        for name, outcome in self._lanes.run(calls, deadline_s=deadline_s).items():
+            if outcome.fault is None:
+                answers.values[name] = outcome.value
+            elif isinstance(outcome.fault, DriveTimeout):
+                late[name] = outcome.fault
+            else:
+                assert isinstance(outcome.fault, DriveFault), "lanes catch nothing else"
+                answers.faults[name] = outcome.fault
+        return late
+
+    def _hold(
+        self, calls: Mapping[str, _Once], late: dict[str, DriveFault], answers: Answers
+    ) -> None:
+        """Nobody answers: wait until a lane is free again; its call then tells what it came to."""
+        names = ", ".join(sorted(late))
+        self._alert(f"no drive answers ({names}): writing is held until one does")
+        while late and not answers.values:
+            self._clock.sleep_s(HOLD_POLL_S)
+            late = self._run({name: calls[name] for name in late}, answers, self._deadline_s)
+        answers.faults.update(late)
+        self._alert("drives answer again")
+
+
+class _Once:
+    """A call that is made once; called again, it tells what it came to. Only on its lane."""
+
+    __slots__ = ("_call", "_done", "_fault", "_value")
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._call = call
+        self._done = False
+        self._value: object = None
+        self._fault: DriveFault | None = None
+
+    def __call__(self) -> object:
+        if not self._done:
+            try:
+                self._value = self._call()
+            except DriveFault as fault:
+                self._fault = fault
+            self._done = True
+        if self._fault is not None:
+            raise self._fault
+        return self._value

@@ -1,0 +1,411 @@
+"""From assembled drives to an open store: votes, decision, recovery, in the order that is safe.
+
+Owns the start. Refuses what ``core.membership.decide`` refuses, and serves reads alone when data is
+lost on every drive. Invariant: nothing is served before the logs are one, the index has all of
+them, the epoch is valid, and this incarnation's first batch is durable.
+
+Crash points: every step only brings voters, logs and index nearer to each other, so a start that is
+cut short is simply begun again; see ``recovery`` and ``votes``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from appliance.core.epochs import (
+    DriveVote,
+    Leave,
+    Refuse,
+    Serve,
+    Standing,
+    Wait,
+    WitnessVote,
+)
+from appliance.core.epochs import ReadOnly as DivergedHistories
+from appliance.core.errors import Damaged, DriveFault, ReadOnly, Refused, Unavailable
+from appliance.core.membership import decide
+from appliance.core.ports import Clock, Entropy, Lanes, Volume
+from appliance.engine.mirror.adoption import BlobKeeper
+from appliance.engine.mirror.format import DecodedBatch
+from appliance.engine.mirror.index import Index, Position
+from appliance.engine.mirror.log import Log, LogReader
+from appliance.engine.mirror.member import Calls, Member
+from appliance.engine.mirror.planner import BatchPlanner, Tail
+from appliance.engine.mirror.rebuild import open_index, replay
+from appliance.engine.mirror.recovery import LogRecovery, file_blobs, recover_logs
+from appliance.engine.mirror.state import Callbacks, MirrorState, StoreSettings
+from appliance.engine.mirror.superblock import Superblock, SuperblockFile, read_superblock
+from appliance.engine.mirror.votes import Votes, WitnessHome, generation_of
+from appliance.engine.mirror.witness import WitnessFile
+
+
+class NotYet(Unavailable):
+    """Members are missing and may still come; ``missing`` are their drive ids."""
+
+    def __init__(self, reason: str, missing: Sequence[str] = ()) -> None:
+        super().__init__(reason)
+        self.missing: Final = list(missing)
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """Where everything of one mirror is. ``volumes``: the present drives, in any order."""
+
+    mirror_id: str
+    volumes: Sequence[Volume]
+    index_directory: Volume
+    index_path: str
+    """The index directory's path: SQLite opens its files itself."""
+    witness_directory: Volume | None
+    witness_name: str = "witness"
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The outside world, real or simulated."""
+
+    clock: Clock
+    entropy: Entropy
+    lanes: Lanes
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What the operator or the time passed allows: see ``decide``. ``accept_losses``: serve
+    although parts of the log are lost on every drive."""
+
+    waited: bool = False
+    forced: bool = False
+    chosen: str | None = None
+    accept_losses: bool = False
+
+
+@dataclass(slots=True)
+class Opened:
+    """The result: an open mirror; ``losses`` not empty: for reading alone."""
+
+    state: MirrorState
+    segment_size_bytes: int
+    recovery: LogRecovery
+    losses: list[str] = field(default_factory=list)
+
+
+def open_mirror(
+    assembly: Assembly,
+    ports: Ports,
+    settings: StoreSettings,
+    callbacks: Callbacks,
+    orders: Orders,
+) -> Opened:
+    """Open a mirror up to, but without, its first batch. Raises ``NotYet``, ``Refused``,
+    ``ReadOnly`` (diverged histories), ``Unavailable``. A drive that fails meanwhile is left out and
+    the votes are counted again without it."""
+    excluded: dict[Volume, str] = {}
+    while True:
+        start = _Start(assembly, ports, settings, callbacks, orders, excluded)
+        try:
+            return start.run()
+        except DriveFault as fault:
+            start.abandon()
+            failed = [volume for volume in assembly.volumes if volume.name == fault.drive]
+            if not failed or failed[0] in excluded:
+                raise Unavailable(f"cannot open the mirror: {fault}") from fault
+            excluded[failed[0]] = str(fault)
+            callbacks.alert(f"drive {fault.drive} failed while the mirror was opened: {fault}")
+        except BaseException:
+            start.abandon()
+            raise
+
+
+class _Start:
+    """One attempt."""
+
+    def __init__(
+        self,
+        assembly: Assembly,
+        ports: Ports,
+        settings: StoreSettings,
+        callbacks: Callbacks,
+        orders: Orders,
+        excluded: Mapping[Volume, str],
+    ) -> None:
+        self._assembly = assembly
+        self._ports = ports
+        self._settings = settings
+        self._callbacks = callbacks
+        self._orders = orders
+        self._excluded = excluded
+        self._members: dict[str, Member] = {}
+        self._witness: WitnessFile | None = None
+        self._index: Index | None = None
+        self._calls = Calls(
+            ports.lanes, ports.clock, deadline_s=settings.deadline_s, alert=callbacks.alert
+        )
+
+    def abandon(self) -> None:
+        """Close what this attempt opened, but for the volumes, which are the caller's."""
+        for member in self._members.values():
+            member.log.close()
+            member.reader.close()
+            member.superblock.close()
+        if self._witness is not None:
+            self._witness.close()
+        if self._index is not None:
+            self._index.close()
+
+    def run(self) -> Opened:
+        """See the module."""
+        found = self._read_superblocks()
+        vote = self._read_witness()
+        serve = self._decide(found, vote)
+        segment_size = self._open_members(serve, found)
+        self._index, position = self._open_index()
+        everywhere = position is not None and self._everywhere(position)
+        recovery = recover_logs(self._members, _tail_after(position) if everywhere else None)
+        if position is not None and recovery.last is None:
+            recovery.last = self._rewrite(position)
+        if recovery.losses and not self._orders.accept_losses:
+            return self._opened(serve, segment_size, recovery, list(recovery.losses))
+        BlobKeeper(self._calls).ensure(self._members, file_blobs(recovery.last))
+        replay(self._index, next(iter(self._members.values())).log, _tail_after(position))
+        opened = self._opened(serve, segment_size, recovery, [])
+        self._settle_epoch(opened.state, serve, recovery)
+        return opened
+
+    # -- who is there --------------------------------------------------------------------------
+
+    def _read_superblocks(self) -> list[tuple[Volume, Superblock]]:
+        found = []
+        for volume in self._assembly.volumes:
+            if volume in self._excluded:
+                continue
+            superblock = read_superblock(volume)
+            if not isinstance(superblock, Superblock):
+                self._callbacks.alert(f"drive {volume.name} has no readable superblock")
+            elif superblock.mirror_id != self._assembly.mirror_id or not superblock.history:
+                self._callbacks.alert(f"drive {volume.name} is not of this mirror")
+            else:
+                found.append((volume, superblock))
+        return found
+
+    def _read_witness(self) -> WitnessVote | None:
+        directory = self._assembly.witness_directory
+        if directory is None:
+            return None
+        try:
+            witness = WitnessFile.open(directory, self._assembly.witness_name)
+        except DriveFault as fault:
+            self._callbacks.alert(f"the witness cannot be read: {fault}")
+            return None
+        if not isinstance(witness, WitnessFile):
+            return None
+        self._witness = witness
+        value = witness.value
+        return WitnessVote(value.mirror_id, value.history, value.heartbeat)
+
+    def _witness_home(self) -> WitnessHome | None:
+        directory = self._assembly.witness_directory
+        if directory is None:
+            return None
+        return WitnessHome(directory, self._assembly.witness_name, self._assembly.mirror_id)
+
+    def _decide(self, found: list[tuple[Volume, Superblock]], vote: WitnessVote | None) -> Serve:
+        votes = [
+            DriveVote(block.drive_id, block.mirror_id, block.history, block.heartbeat)
+            for _, block in found
+        ]
+        decision = decide(
+            votes,
+            vote,
+            waited=self._orders.waited or bool(self._excluded),
+            forced=self._orders.forced,
+            chosen=self._orders.chosen,
+        )
+        if isinstance(decision, Wait):
+            raise NotYet(decision.reason, decision.missing)
+        if isinstance(decision, Refuse):
+            raise Refused(decision.reason)
+        if isinstance(decision, DivergedHistories):
+            raise ReadOnly(decision.reason)
+        return decision
+
+    def _open_members(self, serve: Serve, found: list[tuple[Volume, Superblock]]) -> int:
+        mirror_id = bytes.fromhex(self._assembly.mirror_id)
+        size = 0
+        for volume, block in found:
+            if block.drive_id not in serve.in_sync:
+                continue
+            opened = SuperblockFile.open(volume)
+            if not isinstance(opened, SuperblockFile):
+                raise Unavailable(f"drive {volume.name}: its superblock cannot be opened")
+            size = block.segment_size_bytes
+            self._members[block.drive_id] = Member(
+                block.drive_id,
+                volume,
+                opened,
+                Log(volume, mirror_id, size),
+                LogReader(volume, mirror_id),
+                generation_of(serve.history, block.drive_id),
+            )
+        return size
+
+    # -- index ---------------------------------------------------------------------------------
+
+    def _open_index(self) -> tuple[Index, Position | None]:
+        """The index and the batch it ends with, proven to be in every member's log; an index that
+        is not of this log is replaced by an empty one."""
+        mirror_id = bytes.fromhex(self._assembly.mirror_id)
+        directory, path = self._assembly.index_directory, self._assembly.index_path
+        return open_index(directory, path, mirror_id, self._standing)
+
+    def _standing(self, position: Position) -> bool:
+        """Whether some member's log has exactly the batch an index ends with."""
+        return any(_has(member.log, position) for member in self._members.values())
+
+    def _everywhere(self, position: Position) -> bool:
+        """Whether every member has it; if not, all of the log is looked through."""
+        return all(_has(member.log, position) for member in self._members.values())
+
+    def _rewrite(self, position: Position) -> DecodedBatch | None:
+        """The last batch, which the index has already, once more on every member."""
+        for member in self._members.values():
+            if _has(member.log, position):
+                batch = member.log.read_batch(
+                    position.segment, position.generation, position.offset
+                )
+                for target in self._members.values():
+                    target.log.rewrite(batch)
+                return batch
+        return None
+
+    # -- what is left --------------------------------------------------------------------------
+
+    def _opened(
+        self, serve: Serve, segment_size: int, recovery: LogRecovery, losses: list[str]
+    ) -> Opened:
+        assert self._index is not None, "opened before"
+        mirror_id = bytes.fromhex(self._assembly.mirror_id)
+        heartbeat = max(m.superblock.value.heartbeat for m in self._members.values())
+        if self._witness is not None:
+            heartbeat = max(heartbeat, self._witness.value.heartbeat)
+        votes = Votes(
+            serve.history,
+            heartbeat,
+            witness=None if serve.witness_lost else self._witness,
+            home=self._witness_home(),
+            calls=self._calls,
+            entropy=self._ports.entropy,
+        )
+        member_volumes = {member.volume for member in self._members.values()}
+        state = MirrorState(
+            mirror_id=self._assembly.mirror_id,
+            settings=self._settings,
+            clock=self._ports.clock,
+            entropy=self._ports.entropy,
+            calls=self._calls,
+            votes=votes,
+            planner=BatchPlanner(mirror_id, segment_size, recovery.table, recovery.tail),
+            index=self._index,
+            incarnation=int.from_bytes(self._ports.entropy.token(8), "little"),
+            members=self._members,
+            callbacks=self._callbacks,
+            segment_size_bytes=segment_size,
+        )
+        for volume in self._assembly.volumes:
+            if volume not in member_volumes and volume not in self._excluded:
+                state.outsiders[volume.name] = volume
+        for volume, reason in self._excluded.items():
+            state.absent[volume.name] = reason
+        for drive, times in recovery.repaired.items():
+            self._members[drive].repaired += times
+        if losses:
+            state.stopped = f"data is lost on every drive: {losses[0]}"
+        for drive in recovery.lied:
+            self._callbacks.alert(f"drive {drive} lacks batches it had confirmed: replace it")
+        return Opened(state, segment_size, recovery, losses)
+
+    def _settle_epoch(self, state: MirrorState, serve: Serve, recovery: LogRecovery) -> None:
+        """Bring the voters to the winning history, then make the epoch that is needed valid."""
+        drives = self._stale_superblocks(state, serve)
+        try:
+            state.votes.catch_up(
+                {**drives, **{d: m.superblock for d, m in state.members.items()}}, serve.behind
+            )
+            self._make_successor(state, serve, recovery, drives)
+            if serve.witness_lost:
+                self._renew_witness(state)
+        finally:
+            for superblock in drives.values():
+                superblock.close()
+
+    def _stale_superblocks(self, state: MirrorState, serve: Serve) -> dict[str, SuperblockFile]:
+        """Present drives that left: their votes count for epochs, though their data does not."""
+        found = {}
+        for volume in state.outsiders.values():
+            opened = SuperblockFile.open(volume)
+            if isinstance(opened, SuperblockFile):
+                if serve.standings.get(opened.value.drive_id) is Standing.STALE:
+                    found[opened.value.drive_id] = opened
+                else:
+                    opened.close()
+        return found
+
+    def _make_successor(
+        self,
+        state: MirrorState,
+        serve: Serve,
+        recovery: LogRecovery,
+        others: Mapping[str, SuperblockFile],
+    ) -> None:
+        # The absent had everything but, at most, the last batch.
+        sequence = max(recovery.tail.sequence - 1, 0)
+        leaves = tuple(Leave(drive, sequence) for drive in serve.leaves_needed)
+        for drive in serve.leaves_needed:
+            state.absent.setdefault(drive, "it is not there")
+        if leaves:
+            state.votes.leave(
+                state.members,
+                leaves,
+                number=serve.next_number,
+                voids=serve.voids,
+                forced=serve.force,
+            )
+        elif serve.needs_epoch:
+            state.votes.renew(
+                state.members,
+                others,
+                number=serve.next_number,
+                voids=serve.voids,
+                forced=serve.force,
+            )
+
+    def _renew_witness(self, state: MirrorState) -> None:
+        """The drives decided without W: give it a new beginning that they agree on."""
+        if self._witness is not None:
+            self._witness.close()
+            self._witness = None
+        state.votes.make_witness()
+
+
+def _tail_after(position: Position | None) -> Tail | None:
+    if position is None:
+        return None
+    return Tail(
+        position.sequence, position.crc, position.segment, position.generation, position.end
+    )
+
+
+def _has(log: Log, position: Position) -> bool:
+    try:
+        batch = log.read_batch(position.segment, position.generation, position.offset)
+    except Damaged:
+        return False
+    header = batch.header
+    place = header.place
+    return (place.sequence, place.incarnation, header.crc) == (
+        position.sequence,
+        position.incarnation,
+        position.crc,
+    )

@@ -1,0 +1,68 @@
+"""What a ``BlobRef``'s place means, and how an index row looks to callers.
+
+Owns the encoding of places: opaque above the engine, good in any process of the mirror. Refuses,
+with ``Damaged``, bytes that are none. Pure.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from appliance.core.errors import Damaged
+from appliance.engine.interface import BlobRef, Record
+from appliance.engine.mirror.format import LOCATION_BYTES, BlobKind, Location
+from appliance.engine.mirror.index import IndexedRecord
+
+_INLINE: Final = b"L"
+_FILE: Final = b"F"
+_OWNER: Final = struct.Struct("<QBH")
+
+
+@dataclass(frozen=True, slots=True)
+class InlinePlace:
+    """A blob inside its log record; the owner lets it be found again when it moved."""
+
+    location: Location
+    version: int
+    partition: str
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FilePlace:
+    """A blob that is a file."""
+
+    blob_id: bytes
+
+
+def encode_inline(row: IndexedRecord, partition: bytes) -> bytes:
+    """The place of a record's inline blob."""
+    owner = _OWNER.pack(row.version, len(partition), len(row.key))
+    return b"".join((_INLINE, row.location.encode(), owner, partition, row.key))
+
+
+def decode_place(place: bytes) -> InlinePlace | FilePlace:
+    """What a ``BlobRef`` points at. Raises ``Damaged`` on anything else."""
+    if place[:1] == _FILE:
+        return FilePlace(place[1:])
+    at = 1 + LOCATION_BYTES
+    if place[:1] != _INLINE or len(place) < at + _OWNER.size:
+        raise Damaged("cannot read a blob: its place is of no known kind")
+    location = Location.decode(place, 1)
+    version, partition_bytes, key_bytes = _OWNER.unpack_from(place, at)
+    at += _OWNER.size
+    partition = place[at : at + partition_bytes].decode()
+    return InlinePlace(location, version, partition, place[at + partition_bytes :][:key_bytes])
+
+
+def to_record(row: IndexedRecord, partition: bytes) -> Record:
+    """An index row as callers see it."""
+    if row.blob_kind == BlobKind.NONE:
+        blob = None
+    elif row.blob_kind == BlobKind.INLINE:
+        blob = BlobRef(row.blob_size, encode_inline(row, partition))
+    else:
+        blob = BlobRef(row.blob_size, _FILE + row.blob_id)
+    return Record(row.key, row.value, row.version, blob)

@@ -1,0 +1,83 @@
+"""The index at the start: opened, replayed, or built anew from the log.
+
+Owns the choice between them. Invariant: the index that is served has exactly the batches of the
+log; one whose last batch is not in the log is never believed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from itertools import islice
+from typing import Final
+
+from appliance.core.errors import Damaged, DriveFault
+from appliance.core.ports import Volume
+from appliance.engine.mirror.format import DecodedBatch
+from appliance.engine.mirror.index import (
+    Index,
+    Position,
+    building_name,
+    newest_index,
+    publish,
+    remove_others,
+)
+from appliance.engine.mirror.log import Log
+from appliance.engine.mirror.planner import Tail
+
+REPLAY_BATCHES: Final = 256
+"""Batches in one transaction."""
+CHECKPOINT_PAGES: Final = 16 * 1024
+
+_log = logging.getLogger(__name__)
+
+
+def open_index(
+    directory: Volume, path: str, mirror_id: bytes, is_in_log: Callable[[Position], bool]
+) -> tuple[Index, Position | None]:
+    """The newest index if it is whole and of this log, else an empty one under a new name. With its
+    position: what follows it must be replayed. Raises ``DriveFault`` of the index's device."""
+    name = newest_index(directory)
+    if name is not None:
+        index = _open_sound(f"{path}/{name}", mirror_id, is_in_log)
+        if index is not None:
+            return index, index.position()
+    name = publish(directory, create_index(directory, path, mirror_id))
+    remove_others(directory, name)
+    return Index.open(f"{path}/{name}", mirror_id), None
+
+
+def create_index(directory: Volume, path: str, mirror_id: bytes) -> str:
+    """An empty index, closed, not published yet; its name."""
+    building = building_name(directory)
+    Index.create(f"{path}/{building}", mirror_id).close()
+    return building
+
+
+def _open_sound(path: str, mirror_id: bytes, is_in_log: Callable[[Position], bool]) -> Index | None:
+    try:
+        index = Index.open(path, mirror_id)
+    except (Damaged, DriveFault) as error:
+        _log.warning("the index cannot be used and is built anew: %s", error)
+        return None
+    try:
+        position = index.position()
+        if position is None or is_in_log(position):
+            return index
+        _log.warning("the index ends with a batch that is not in the log: it is built anew")
+    except Damaged as error:
+        _log.warning("the index is damaged and is built anew: %s", error)
+    index.close()
+    return None
+
+
+def replay(index: Index, log: Log, after: Tail | None) -> int:
+    """Apply what the log has behind ``after``; how many batches. Raises ``DriveFault``."""
+    batches = (found for found in log.scan(after) if isinstance(found, DecodedBatch))
+    count = 0
+    while chunk := list(islice(batches, REPLAY_BATCHES)):
+        index.apply_many(chunk)
+        count += len(chunk)
+        if index.wal_pages > CHECKPOINT_PAGES:
+            index.shorten_wal()
+    return count

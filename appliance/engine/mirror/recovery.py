@@ -1,0 +1,250 @@
+"""Bringing the logs of the in-sync drives together before anything is served.
+
+Owns the repair of one drive's log from the other's. Refuses, by reporting ``losses``, what is bad
+on every drive: nothing is truncated or skipped silently. Invariant: when this returns without
+losses, the logs of all members are the same bytes up to the same tail, and the last batch has been
+written again, so that it is durable whoever left it behind.
+
+Every step may be cut short and done again: each only makes one drive more like the other.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from appliance.core.errors import DriveFault
+from appliance.engine.mirror.format import BlobKind, DecodedBatch, FileBlob, Kind, decode_file_blob
+from appliance.engine.mirror.log import Damage, LogScan
+from appliance.engine.mirror.member import Member
+from appliance.engine.mirror.planner import Tail
+from appliance.engine.mirror.segment import (
+    LOG_DIRECTORY,
+    SegmentState,
+    SegmentTable,
+    segment_path,
+)
+
+ROUNDS_MAX: Final = 4
+"""Repairs may uncover what lay behind the damage; more rounds than this mean a failing drive."""
+COPY_BYTES: Final = 1024 * 1024
+
+
+@dataclass(slots=True)
+class Survey:
+    """What one member's log was found to be."""
+
+    table: SegmentTable
+    tail: Tail
+    damage: list[Damage]
+    last: DecodedBatch | None
+
+
+@dataclass(slots=True)
+class LogRecovery:
+    """The common log. ``repaired`` counts repairs by drive; ``losses`` tells what no drive has;
+    ``lied`` names drives that lack more than a crash can explain."""
+
+    table: SegmentTable = field(default_factory=SegmentTable)
+    tail: Tail = field(default_factory=Tail)
+    last: DecodedBatch | None = None
+    repaired: dict[str, int] = field(default_factory=dict)
+    copied_batches: int = 0
+    losses: list[str] = field(default_factory=list)
+    lied: list[str] = field(default_factory=list)
+
+    def count(self, drive: str) -> None:
+        """One repair on ``drive``."""
+        self.repaired[drive] = self.repaired.get(drive, 0) + 1
+
+
+def recover_logs(members: Mapping[str, Member], after: Tail | None) -> LogRecovery:
+    """Make the members' logs one. ``after``: everything up to there is known good (the index has
+    applied it from this log). Raises ``DriveFault``."""
+    recovery = LogRecovery()
+    surveys: dict[str, Survey] = {}
+    for _ in range(ROUNDS_MAX):
+        surveys = {drive: survey(member, after) for drive, member in members.items()}
+        recovery.losses = []
+        changed = _align_segments(members, surveys)
+        changed = _repair(members, surveys, recovery) or changed
+        if not changed:
+            changed = _copy_tail(members, surveys, recovery)
+        if not changed:
+            break
+    ahead = max(surveys.values(), key=lambda found: found.tail.sequence)
+    recovery.table, recovery.tail, recovery.last = ahead.table, ahead.tail, ahead.last
+    for drive, found in surveys.items():
+        if found.tail != ahead.tail:
+            recovery.losses.append(f"the log of drive {drive} cannot be made equal to its peer's")
+    if not recovery.losses and recovery.last is not None:
+        for member in members.values():
+            member.log.rewrite(recovery.last)
+    return recovery
+
+
+def survey(member: Member, after: Tail | None) -> Survey:
+    """Scan a member's log to its end. Raises ``DriveFault``."""
+    scan: LogScan = member.log.scan(after)
+    damage: list[Damage] = []
+    last: DecodedBatch | None = None
+    for found in scan:
+        if isinstance(found, Damage):
+            damage.append(found)
+            last = None
+        else:
+            last = found
+    return Survey(scan.table, scan.tail, damage, last)
+
+
+def _align_segments(members: Mapping[str, Member], surveys: Mapping[str, Survey]) -> bool:
+    """Complete what was done to the segments of one drive only: a recycle (a higher generation
+    proves that it was allowed) or a preparation. Returns whether anything was done."""
+    newest: dict[int, SegmentState] = {}
+    for found in surveys.values():
+        for state in found.table.states():
+            known = newest.get(state.segment)
+            if known is None or state.generation > known.generation:
+                newest[state.segment] = state
+    changed = False
+    for drive, member in members.items():
+        found = surveys[drive]
+        damaged = {damage.segment for damage in found.damage}
+        for segment, state in newest.items():
+            own = found.table.get(segment)
+            if own is not None and own.generation < state.generation:
+                member.log.recycle(SegmentState(segment, state.generation))
+                changed = True
+            elif own is None and segment not in damaged:
+                _prepare(members, member, state)
+                changed = True
+    return changed
+
+
+def _prepare(members: Mapping[str, Member], member: Member, state: SegmentState) -> None:
+    """Make a segment that another drive has; where there is no room, take a free one back there."""
+    try:
+        member.log.prepare(SegmentState(state.segment, state.generation))
+    except DriveFault as fault:
+        if fault.errno != errno.ENOSPC or state.first_sequence:
+            raise
+        for other in members.values():
+            other.log.remove(state.segment)
+
+
+def _repair(
+    members: Mapping[str, Member], surveys: Mapping[str, Survey], recovery: LogRecovery
+) -> bool:
+    """Put back from a peer what does not verify. Returns whether anything was done."""
+    changed = False
+    for drive, found in surveys.items():
+        for damage in found.damage:
+            peer = _sound_peer(drive, damage, members, surveys)
+            if peer is None:
+                recovery.losses.append(
+                    f"drive {drive}: log segment {damage.segment:08x} at {damage.offset}: "
+                    f"{damage.reason} (batches {damage.first_sequence} to "
+                    f"{damage.last_sequence or 'unknown'}), and no other drive has them"
+                )
+                continue
+            _copy_damaged(members[peer], members[drive], damage)
+            recovery.count(drive)
+            changed = True
+    return changed
+
+
+def _sound_peer(
+    drive: str,
+    damage: Damage,
+    members: Mapping[str, Member],
+    surveys: Mapping[str, Survey],
+) -> str | None:
+    for other, found in surveys.items():
+        if other == drive or found.table.get(damage.segment) is None:
+            continue
+        if not any(_overlap(damage, theirs) for theirs in found.damage):
+            return other
+    return None
+
+
+def _overlap(one: Damage, other: Damage) -> bool:
+    if one.segment != other.segment:
+        return False
+    if one.length == 0 or other.length == 0:
+        return True
+    return one.offset < other.offset + other.length and other.offset < one.offset + one.length
+
+
+def _copy_damaged(source: Member, target: Member, damage: Damage) -> None:
+    if damage.length and target.volume.stat(segment_path(damage.segment)) is not None:
+        copy_raw(source, target, damage.segment, damage.offset, damage.length)
+    else:
+        copy_segment(source, target, damage.segment)
+
+
+def copy_raw(source: Member, target: Member, segment: int, offset: int, length: int) -> None:
+    """Copy bytes of a segment as they lie. Durable on return. Raises ``DriveFault``."""
+    end = offset + length
+    while offset < end:
+        data = source.log.read_raw(segment, offset, min(COPY_BYTES, end - offset))
+        if not data:
+            return
+        target.log.write_raw(segment, offset, data)
+        offset += len(data)
+
+
+def copy_segment(source: Member, target: Member, segment: int) -> None:
+    """Copy a whole segment under its final name only once it is whole and flushed, header last.
+    Raises ``DriveFault``."""
+    path = segment_path(segment)
+    partial = f"{path}.new"
+    if target.volume.stat(partial) is not None:
+        target.volume.unlink(partial)
+    found = source.volume.stat(path)
+    assert found is not None, "the source was surveyed"
+    file = target.volume.open(partial, write=True, create=True)
+    try:
+        file.allocate(found.size_bytes)
+        for offset in range(0, found.size_bytes, COPY_BYTES):
+            length = min(COPY_BYTES, found.size_bytes - offset)
+            file.write_at(offset, source.log.read_raw(segment, offset, length))
+        file.flush()
+    finally:
+        file.close()
+    target.volume.rename(partial, path)
+    target.volume.flush_directory(LOG_DIRECTORY)
+    target.log.close()  # it may hold the file that was replaced
+
+
+def _copy_tail(
+    members: Mapping[str, Member], surveys: Mapping[str, Survey], recovery: LogRecovery
+) -> bool:
+    """A batch that reached only some drives was never acknowledged, but may be: it is copied to
+    the others, never dropped once it was whole anywhere. Returns whether anything was done."""
+    ahead = max(surveys, key=lambda drive: surveys[drive].tail.sequence)
+    changed = False
+    for drive, found in surveys.items():
+        missing = surveys[ahead].tail.sequence - found.tail.sequence
+        if missing == 0:
+            continue
+        if missing > 1 and drive not in recovery.lied:
+            recovery.lied.append(drive)
+        for batch in members[ahead].log.scan(found.tail):
+            if isinstance(batch, DecodedBatch):
+                members[drive].log.append(batch)
+                recovery.copied_batches += 1
+                changed = True
+    return changed
+
+
+def file_blobs(batch: DecodedBatch | None) -> Sequence[FileBlob]:
+    """The blob files a batch's records own."""
+    if batch is None:
+        return []
+    return [
+        decode_file_blob(entry.record.blob)
+        for entry in batch.entries
+        if entry.record.kind is Kind.PUT and entry.record.blob_kind is BlobKind.FILE
+    ]

@@ -1,0 +1,163 @@
+"""What an open mirror is made of, shared by the parts that each own one piece of its work.
+
+Owns the set of in-sync members and the decision to stop. Invariant: once stopped, nothing is
+written any more; only a fresh start, with its recovery, serves again.
+
+Committer thread only, but for ``stopped``, ``view`` and the counters, which any thread may read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from appliance.core.epochs import Leave
+from appliance.core.errors import EngineError, Unavailable
+from appliance.core.ports import Clock, Entropy, Volume
+from appliance.engine.mirror.index import Index
+from appliance.engine.mirror.member import Calls, Member
+from appliance.engine.mirror.planner import BatchPlanner
+from appliance.engine.mirror.votes import VoteFailed, Votes
+
+INLINE_LIMIT_BYTES_DEFAULT: Final = 256 * 1024
+
+
+def _nobody(*_: object) -> None:
+    """For callbacks nobody asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """What an operator may choose about a mirror. Times in seconds, sizes in bytes."""
+
+    inline_limit_bytes: int = INLINE_LIMIT_BYTES_DEFAULT
+    batch_target_bytes: int = 2 * 1024 * 1024
+    deadline_s: float = 30.0
+    reserve_bytes: int = 64 * 1024 * 1024
+    segments_ahead: int = 2
+    """Free log segments kept prepared."""
+    release_grace_s: float = 3600.0
+    recycle_grace_s: float = 60.0
+    checkpoint_every_bytes: int = 64 * 1024 * 1024
+    mark_after_s: float = 0.010
+    heartbeat_every_s: float = 3600.0
+    missing_members_wait_s: float = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """Whom the store tells: of trouble for the operator, of changed members, and of a failed
+    drive's open files, which must be closed where a hang harms nobody."""
+
+    alert: Callable[[str], None] = _nobody
+    members_changed: Callable[[], None] = _nobody
+    retire: Callable[[Member], None] = Member.close
+
+
+class Stopped(Unavailable):
+    """The store takes nothing more until it is opened anew; what was under way is found by a
+    retry."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened since the start."""
+
+    commits: int = 0
+    refusals: int = 0
+    batches: int = 0
+    batch_bytes: int = 0
+    marks: int = 0
+    repaired: int = 0
+    recycled_segments: int = 0
+    collected_files: int = 0
+    released_blobs: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class MirrorState:
+    """An open mirror."""
+
+    mirror_id: str
+    settings: StoreSettings
+    clock: Clock
+    entropy: Entropy
+    calls: Calls
+    votes: Votes
+    planner: BatchPlanner
+    index: Index
+    incarnation: int
+    members: dict[str, Member]
+    """In sync."""
+    outsiders: dict[str, Volume] = field(default_factory=dict)
+    """Present, not in sync: to be brought back by a state transfer."""
+    callbacks: Callbacks = field(default_factory=Callbacks)
+    stopped: str = ""
+    counts: Counts = field(default_factory=Counts)
+    absent: dict[str, str] = field(default_factory=dict)
+    """Drives that left, and why."""
+    dropped_blobs: list[bytes] | None = None
+    """Blobs unlinked since a state transfer began; None while none runs."""
+    segment_size_bytes: int = 0
+
+    @property
+    def mirror_bytes(self) -> bytes:
+        """The mirror's id as the log holds it."""
+        return bytes.fromhex(self.mirror_id)
+
+    def check_running(self) -> None:
+        """Raises ``Stopped``."""
+        if self.stopped:
+            raise Stopped(self.stopped)
+
+    def stop(self, reason: str) -> Stopped:
+        """Nothing is written from here on; returns what to raise."""
+        if not self.stopped:
+            self.stopped = f"the mirror takes no writes: {reason}"
+            self.callbacks.alert(self.stopped)
+        return Stopped(self.stopped)
+
+    def lose(self, faults: Mapping[str, EngineError | Exception]) -> None:
+        """The drives of ``faults`` failed: go on without them, under an epoch that is valid when
+        this returns. Raises ``Stopped`` when that cannot be had.
+
+        The last sequence all drives are known to have is the tail's: a batch under way may or may
+        not be on a leaving drive, and whatever lies there behind its leave sequence is void.
+        """
+        leaving = {drive: self.members[drive] for drive in faults if drive in self.members}
+        if not leaving:
+            return
+        staying = {d: m for d, m in self.members.items() if d not in leaving}
+        for drive in leaving:
+            self.absent[drive] = str(faults[drive])
+            self.callbacks.alert(f"drive {drive} left the mirror: {faults[drive]}")
+        if not staying:
+            raise self.stop("its last drive failed")
+        sequence = self.planner.tail.sequence
+        leaves = tuple(Leave(drive, sequence) for drive in sorted(leaving))
+        try:
+            self.votes.leave(staying, leaves)
+        except VoteFailed as failure:
+            raise self.stop(str(failure)) from failure
+        self.members = staying
+        for member in leaving.values():
+            self.callbacks.retire(member)
+        self.callbacks.members_changed()
+
+    def add(self, member: Member) -> None:
+        """``member`` joined: its epoch is valid."""
+        member.generation = self.votes.epoch.number
+        self.members = {**self.members, member.drive_id: member}
+        self.absent.pop(member.drive_id, None)
+        self.outsiders.pop(member.drive_id, None)
+        self.callbacks.members_changed()
+
+    def close(self) -> None:
+        """Give everything back. Idempotent."""
+        self.index.close()
+        self.votes.close()
+        for member in self.members.values():
+            member.close()
+        for volume in self.outsiders.values():
+            volume.close()

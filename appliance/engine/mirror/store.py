@@ -1,0 +1,273 @@
+"""The store: the single writer of one mirror.
+
+Owns an open mirror from its first batch to its end, and is the one door to it for the committer
+thread. Refuses everything once stopped: only a new ``Store.open`` serves again. See DESIGN.md for
+what lies on the drives, ``commit`` for the order of a commit, ``opening`` for the start.
+
+Blocking. One thread, but for what says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from appliance.core.errors import DataLost, DriveFault, EngineError
+from appliance.core.ports import Volume
+from appliance.engine.interface import Health, MemberHealth
+from appliance.engine.interface import MirrorState as Condition
+from appliance.engine.mirror.adoption import BlobKeeper
+from appliance.engine.mirror.commit import CommitOutcome, Committer
+from appliance.engine.mirror.format import BlobKind, Location
+from appliance.engine.mirror.messages import CommitOrder, MembersView, MemberView, Staged
+from appliance.engine.mirror.opening import (
+    Assembly,
+    Opened,
+    Orders,
+    Ports,
+    open_mirror,
+)
+from appliance.engine.mirror.repair import Repairer
+from appliance.engine.mirror.resync import Resync, ResyncProgress
+from appliance.engine.mirror.room import RoomKeeper, Spawn, at_once
+from appliance.engine.mirror.state import Callbacks, MirrorState, StoreSettings
+from appliance.engine.mirror.upkeep import Sweep, Upkeep
+
+
+def never_sweep(_volumes: Sequence[Volume], _directory: str) -> int:
+    """The ``Sweep`` for when no lock can be asked."""
+    return 0
+
+
+class Store:
+    """An open mirror."""
+
+    def __init__(self, opened: Opened, *, spawn: Spawn, sweep: Sweep) -> None:
+        self._state: Final[MirrorState] = opened.state
+        self._blobs = BlobKeeper(self._state.calls)
+        target = self._state.settings.batch_target_bytes
+        self._room = RoomKeeper(self._state, spawn, batch_target_bytes=target)
+        self._committer = Committer(
+            self._state,
+            self._blobs,
+            self._room,
+            self._read_inline,
+            segment_size_bytes=opened.segment_size_bytes,
+        )
+        self._upkeep = Upkeep(self._state, self._blobs, self._room, sweep)
+        self._repairer = Repairer(self._state)
+        self.recovery: Final = opened.recovery
+        self.losses: Final = opened.losses
+        self._resync: ResyncProgress | None = None
+
+    @classmethod
+    def open(
+        cls,
+        assembly: Assembly,
+        ports: Ports,
+        settings: StoreSettings | None = None,
+        *,
+        callbacks: Callbacks | None = None,
+        orders: Orders | None = None,
+        spawn: Spawn = at_once,
+        sweep: Sweep = never_sweep,
+    ) -> Store:
+        """Recover and begin to serve. Raises ``NotYet``, ``Refused``, ``ReadOnly``,
+        ``Unavailable``. With data lost on every drive the store is open for reading alone."""
+        opened = open_mirror(
+            assembly,
+            ports,
+            settings or StoreSettings(),
+            callbacks or Callbacks(),
+            orders or Orders(),
+        )
+        store = cls(opened, spawn=spawn, sweep=sweep)
+        if not opened.losses:
+            try:
+                store._committer.write_start()
+                store._state.votes.beat(store._state.members)
+                store._upkeep.sweep_staging()
+            except BaseException:
+                store.close()
+                raise
+        return store
+
+    # -- commits -------------------------------------------------------------------------------
+
+    def commit(self, commits: Sequence[CommitOrder]) -> list[CommitOutcome]:
+        """The outcome of each, all durable on every in-sync drive. Raises ``Stopped``: then a retry
+        after the next start finds out."""
+        return self._committer.commit(commits)
+
+    @property
+    def needs_mark(self) -> bool:
+        """Whether an idle store should write a mark now."""
+        return self._committer.unmarked and not self._state.stopped
+
+    def mark(self) -> None:
+        """See ``Committer.write_mark``."""
+        self._committer.write_mark()
+
+    def complete_staged(self, staged: Staged) -> Staged:
+        """Copy a staged blob to the in-sync drives that lack it. Any thread."""
+        return self._blobs.complete(self._state.members, staged)
+
+    def lacks(self, staged: Staged) -> bool:
+        """Whether some in-sync drive does not have it. Any thread. Raises
+        ``MembershipChanged``."""
+        return bool(self._blobs.lacking(self._state.members, staged))
+
+    def _read_inline(self, location: Location) -> bytes:
+        for member in self._state.members.values():
+            try:
+                record = member.reader.read(location)
+            except (DriveFault, EngineError):
+                member.read_errors += 1
+                continue
+            assert record.blob_kind is BlobKind.INLINE, "the index said so"
+            return record.blob
+        raise DataLost("no drive holds a valid copy of the blob that is to be kept")
+
+    # -- members -------------------------------------------------------------------------------
+
+    @property
+    def members(self) -> Mapping[str, Volume]:
+        """The in-sync drives."""
+        return {drive: member.volume for drive, member in self._state.members.items()}
+
+    @property
+    def stopped(self) -> str:
+        """Why it takes no writes any more; empty while it does. Any thread."""
+        return self._state.stopped
+
+    def lose(self, drive: str, reason: str) -> None:
+        """Control says that a drive is gone. Raises ``Stopped``."""
+        self._state.check_running()
+        self._state.outsiders.pop(drive, None)
+        if drive in self._state.members:
+            self._state.lose({drive: DriveFault(drive, "being present", 19, reason)})
+
+    def outsiders(self) -> Mapping[str, Volume]:
+        """Present drives that are not in sync, each to be given to ``begin_resync``."""
+        return dict(self._state.outsiders)
+
+    def add_outsider(self, volume: Volume) -> None:
+        """A drive came (back)."""
+        self._state.outsiders[volume.name] = volume
+
+    def begin_resync(self, drive: str) -> Resync:
+        """Start bringing an outsider back; the caller calls its ``copy`` on a thread of its own,
+        then ``finish_resync`` here. Raises ``Refused``, ``DriveFault``."""
+        self._state.check_running()
+        resync = Resync.begin(self._state, drive)
+        self._resync = resync.progress
+        return resync
+
+    def finish_resync(self, resync: Resync) -> bool:
+        """Copy what little is left and let the drive join. False: too much was written meanwhile,
+        ``copy`` once more. Raises ``Stopped``, ``DriveFault``."""
+        self._state.check_running()
+        self._room.settle()
+        joined = resync.finish()
+        if joined:
+            self._resync = None
+        return joined
+
+    def abandon_resync(self) -> None:
+        """It failed; the drive stays an outsider."""
+        self._resync = None
+
+    def repair(self, drive: str, place: bytes) -> bool:
+        """A reader found a bad copy on ``drive``: prove it, then write the good bytes over it."""
+        self._state.check_running()
+        return self._repairer.repair(drive, place)
+
+    # -- upkeep --------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Periodic work; see ``Upkeep.step``."""
+        self._upkeep.step()
+
+    def checkpoint_if_due(self) -> None:
+        """Flush the index when enough was written. Any one thread."""
+        if self._upkeep.wants_checkpoint and not self._state.stopped:
+            self._upkeep.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Flush the index now. Any one thread."""
+        self._upkeep.checkpoint()
+
+    # -- looking -------------------------------------------------------------------------------
+
+    def view(self) -> MembersView:
+        """What gateways need to know."""
+        state = self._state
+        members = [
+            MemberView(drive, "", member.generation, in_sync=True)
+            for drive, member in sorted(state.members.items())
+        ]
+        return MembersView(
+            state.mirror_bytes,
+            state.index.path,
+            state.settings.inline_limit_bytes,
+            members,
+            state.stopped,
+            state.settings.reserve_bytes,
+        )
+
+    def health(self) -> Health:
+        """At a glance."""
+        state = self._state
+        in_sync = [
+            MemberHealth(
+                drive, True, True, read_errors=member.read_errors, repaired=member.repaired
+            )
+            for drive, member in sorted(state.members.items())
+        ]
+        away = [
+            MemberHealth(drive, False, drive in state.outsiders, reason)
+            for drive, reason in sorted(
+                {**dict.fromkeys(state.outsiders, "not in sync"), **state.absent}.items()
+            )
+        ]
+        progress = self._resync
+        if state.stopped:
+            condition = Condition.READ_ONLY
+        elif progress is not None:
+            condition = Condition.RESYNCING
+        else:
+            condition = Condition.IN_SYNC if len(in_sync) > 1 else Condition.DEGRADED
+        total, free = self._space()
+        return Health(
+            condition,
+            state.stopped,
+            [*in_sync, *away],
+            state.votes.epoch.number,
+            state.planner.tail.sequence,
+            total,
+            free,
+            progress.done_bytes if progress is not None else 0,
+            progress.total_bytes if progress is not None else 0,
+        )
+
+    def _space(self) -> tuple[int, int]:
+        total, free = 0, 0
+        for member in self._state.members.values():
+            try:
+                space = member.volume.space()
+            except DriveFault:
+                continue
+            total = min(total or space.total_bytes, space.total_bytes)
+            free = min(free or space.free_bytes, space.free_bytes)
+        return total, max(free - self._state.settings.reserve_bytes, 0)
+
+    def counts(self) -> dict[str, int]:
+        """What happened since the start, for metrics."""
+        counts = self._state.counts
+        return {name: getattr(counts, name) for name in counts.__slots__}
+
+    def close(self) -> None:
+        """Stop and give everything back. Idempotent."""
+        if not self._state.stopped:
+            self._state.stopped = "the store is closed"
+        self._state.close()

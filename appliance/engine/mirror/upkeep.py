@@ -1,0 +1,138 @@
+"""What a running store does besides commits: marks the log, frees room, proves its witness.
+
+Owns the order in which things may be given up: a log segment only after a flushed index checkpoint
+past it, a blob file only after its record is gone for the grace period, a staging directory only
+after its gateway is. Invariant: nothing a recovery or a slow reader may still need is freed.
+
+Committer thread only, but for ``checkpoint``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
+
+from appliance.core.errors import DriveFault
+from appliance.core.ports import Volume
+from appliance.engine.mirror.adoption import BlobKeeper, staging_directories
+from appliance.engine.mirror.member import Member
+from appliance.engine.mirror.room import RoomKeeper
+from appliance.engine.mirror.segment import SegmentState
+from appliance.engine.mirror.state import MirrorState
+
+RELEASE_AT_ONCE: Final = 256
+RELEASE_GRACE_UNDER_PRESSURE_S: Final = 60.0
+WAL_PAGES_MAX: Final = 8 * 1024
+STAGING_EVERY_S: Final = 30.0
+
+Sweep: TypeAlias = Callable[[Sequence[Volume], str], int]
+"""Removes a staging directory on these drives if its gateway is gone; how many files went."""
+
+
+class Upkeep:
+    """Periodic work; ``step`` is called often and does little each time."""
+
+    def __init__(
+        self, state: MirrorState, blobs: BlobKeeper, room: RoomKeeper, sweep: Sweep
+    ) -> None:
+        self._state = state
+        self._blobs = blobs
+        self._room = room
+        self._sweep = sweep
+        self._dead_since_s: dict[int, float] = {}
+        self._beat_at_s = state.clock.monotonic_s() + state.settings.heartbeat_every_s
+        self._sweep_at_s = float("-inf")
+        self._checkpointed_bytes = 0
+
+    def step(self) -> None:
+        """Whatever is due now. Raises ``Stopped``."""
+        self._state.check_running()
+        now_s = self._state.clock.monotonic_s()
+        self._room.prepare_ahead()
+        if self._state.index.wal_pages > WAL_PAGES_MAX:
+            self._state.index.shorten_wal()
+        self.release(now_s)
+        self.recycle(now_s)
+        if now_s >= self._sweep_at_s:
+            self._sweep_at_s = now_s + STAGING_EVERY_S
+            self.sweep_staging()
+        if now_s >= self._beat_at_s:
+            self._beat_at_s = now_s + self._state.settings.heartbeat_every_s
+            self._state.votes.beat(self._state.members)
+
+    @property
+    def wants_checkpoint(self) -> bool:
+        """Whether enough was written since the last one."""
+        written = self._state.counts.batch_bytes - self._checkpointed_bytes
+        return written >= self._state.settings.checkpoint_every_bytes
+
+    def checkpoint(self) -> None:
+        """Flush the index. Any one thread, beside the committer."""
+        self._checkpointed_bytes = self._state.counts.batch_bytes
+        self._state.index.checkpoint()
+
+    def recycle(self, now_s: float) -> None:
+        """Free log segments in which nothing lives any more, from the oldest on: a newer one may
+        hold deletes that an older one's records still need to stay deleted."""
+        state = self._state
+        flushed = state.index.flushed
+        if flushed is None:
+            return
+        table = state.planner.table
+        living: dict[int, int] | None = None
+        for segment in table.used():
+            if segment.segment == state.planner.tail.segment:
+                return
+            if segment.last_sequence > flushed.sequence:
+                return
+            living = state.index.segments() if living is None else living
+            if living.get(segment.segment):
+                return
+            since_s = self._dead_since_s.setdefault(segment.segment, now_s)
+            if now_s - since_s < state.settings.recycle_grace_s:
+                return
+            self._recycle(segment)
+            del self._dead_since_s[segment.segment]
+
+    def _recycle(self, segment: SegmentState) -> None:
+        state = self._state
+        fresh = SegmentState(segment.segment, segment.generation + 1)
+
+        def recycling(member: Member) -> Callable[[], object]:
+            return lambda: member.log.recycle(fresh)
+
+        answers = state.calls.each({d: recycling(m) for d, m in state.members.items()})
+        state.lose(answers.faults)
+        state.planner.table.recycled(segment.segment)
+        state.counts.recycled_segments += 1
+
+    def release(self, now_s: float) -> None:
+        """Unlink blob files whose records are gone long enough; under pressure sooner."""
+        state = self._state
+        grace_s = state.settings.release_grace_s
+        if not self._room.has_space:
+            grace_s = min(grace_s, RELEASE_GRACE_UNDER_PRESSURE_S)
+        before_ns = state.clock.now_ns() - int(grace_s * 1e9)
+        released = state.index.released(before_ns, RELEASE_AT_ONCE)
+        if not released:
+            return
+        blob_ids = [blob.blob_id for blob in released]
+        if state.dropped_blobs is not None:
+            state.dropped_blobs += blob_ids
+        answers = self._blobs.drop(state.members, blob_ids)
+        state.lose(answers.faults)
+        state.index.forget_released(blob_ids)
+        state.counts.released_blobs += len(blob_ids)
+
+    def sweep_staging(self) -> None:
+        """Drop what gateways that are gone left behind. Adoption and this never run at once: both
+        belong to the committer thread."""
+        state = self._state
+        volumes = [member.volume for member in state.members.values()]
+        try:
+            directories = {name for volume in volumes for name in staging_directories(volume)}
+            for directory in sorted(directories):
+                state.counts.collected_files += self._sweep(volumes, directory)
+        except DriveFault as fault:
+            # A drive that fails here fails its next write too, and is judged by that.
+            state.callbacks.alert(f"staging cannot be swept: {fault}")

@@ -1,0 +1,226 @@
+"""Carrying out epochs: writing the votes in the order that makes them safe.
+
+Owns the mirror's history of epochs and its heartbeat while the store runs, and every write of a
+superblock or the witness. Refuses, with ``VoteFailed``, to go on when an epoch could not be made
+valid: what then counts is for the next start to decide. Invariant: after ``change`` returns, the
+new epoch is durable on two voters and nothing was acknowledged under it before.
+
+Crash points of ``change``: after each step of its plan; ``core.membership.decide`` holds for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from appliance.core.epochs import (
+    WITNESS,
+    Epoch,
+    History,
+    Leave,
+    WritePlan,
+    join_plan,
+    leave_plan,
+    renew_plan,
+    successor,
+)
+from appliance.core.errors import EngineError
+from appliance.core.ports import Entropy, Volume
+from appliance.engine.mirror.member import Calls, Member
+from appliance.engine.mirror.superblock import SuperblockFile
+from appliance.engine.mirror.witness import Witness, WitnessFile, create_witness
+
+WITNESS_DEADLINE_S: Final = 10.0
+EPOCH_ID_BYTES: Final = 16
+
+
+def generation_of(history: History, drive_id: str) -> int:
+    """The membership generation of a drive: the number of the epoch it has been in sync since. A
+    history cut short yields a later one, which only makes uploads under way be written again."""
+    since = 0
+    for epoch in reversed(history):
+        if drive_id not in epoch.in_sync:
+            break
+        since = epoch.number
+    return since
+
+
+class VoteFailed(EngineError):
+    """An epoch could not be made valid; the store stops and its next start decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessHome:
+    """Where W lives, and whose it is."""
+
+    directory: Volume
+    name: str
+    mirror_id: str
+
+
+class Votes:
+    """The votes of an open mirror. Committer thread only."""
+
+    def __init__(
+        self,
+        history: History,
+        heartbeat: int,
+        *,
+        witness: WitnessFile | None,
+        home: WitnessHome | None,
+        calls: Calls,
+        entropy: Entropy,
+    ) -> None:
+        self._history = history
+        self._heartbeat = heartbeat
+        self._witness = witness
+        self._home = home
+        self._calls = calls
+        self._entropy = entropy
+
+    @property
+    def history(self) -> History:
+        """From old to new; its last epoch counts."""
+        return self._history
+
+    @property
+    def epoch(self) -> Epoch:
+        """The one that counts now."""
+        return self._history[-1]
+
+    @property
+    def witness_present(self) -> bool:
+        """Whether W took its last vote."""
+        return self._witness is not None
+
+    @property
+    def heartbeat(self) -> int:
+        """As last raised."""
+        return self._heartbeat
+
+    def make_witness(self) -> None:
+        """A new W in place of a lost one, with a vote like the drives'. It stays lost where it
+        cannot be written; a later heartbeat tries again."""
+        home = self._home
+        if home is None or self._witness is not None:
+            return
+        value = Witness(home.mirror_id, self._heartbeat, self._history)
+
+        def make() -> None:
+            create_witness(home.directory, home.name, value)
+
+        if self._calls.within(WITNESS, make, WITNESS_DEADLINE_S) is None:
+            opened = WitnessFile.open(home.directory, home.name)
+            self._witness = opened if isinstance(opened, WitnessFile) else None
+
+    def leave(
+        self,
+        members: Mapping[str, Member],
+        leaves: tuple[Leave, ...],
+        *,
+        number: int = 0,
+        voids: tuple[str, ...] = (),
+        forced: bool = False,
+    ) -> None:
+        """Go on with ``members`` alone."""
+        history = self._next(
+            number, tuple(sorted(members)), leaves=leaves, voids=voids, forced=forced
+        )
+        self._change(leave_plan(self.epoch, history[-1]), history, _superblocks(members))
+
+    def join(self, members: Mapping[str, Member], joiner: str) -> None:
+        """``members`` with ``joiner`` among them are in sync from here on."""
+        history = self._next(0, tuple(sorted(members)))
+        self._change(join_plan(self.epoch, history[-1], joiner), history, _superblocks(members))
+
+    def renew(
+        self,
+        members: Mapping[str, Member],
+        others: Mapping[str, SuperblockFile],
+        *,
+        number: int,
+        voids: tuple[str, ...] = (),
+        forced: bool = False,
+    ) -> None:
+        """The same members under a new epoch that outranks all seen."""
+        history = self._next(number, tuple(sorted(members)), voids=voids, forced=forced)
+        plan = renew_plan(history[-1], tuple(sorted(others)))
+        self._change(plan, history, {**others, **_superblocks(members)})
+
+    def catch_up(self, drives: Mapping[str, SuperblockFile], behind: tuple[str, ...]) -> None:
+        """Write the winning history to the voters that lack it, in the order given. Raises
+        ``VoteFailed``."""
+        for voter in behind:
+            if not self._write(voter, drives, self._history):
+                raise VoteFailed(f"cannot bring {voter} up to the epoch that counts")
+
+    def beat(self, members: Mapping[str, Member]) -> None:
+        """Raise the heartbeat: W first, so that a W below a drive is an old copy. A W that does
+        not take it is given up; drives that do not are reported by their next write."""
+        self._heartbeat += 1
+        if self._witness is None:
+            self.make_witness()
+        elif not self._write_witness(self._history):
+            self._heartbeat -= 1  # no drive may show a beat that W does not
+            return
+        self._calls.each(
+            {name: self._voting(m.superblock, self._history) for name, m in members.items()}
+        )
+
+    def close(self) -> None:
+        """Close W; the drives are their members'."""
+        if self._witness is not None:
+            self._witness.close()
+
+    def _next(
+        self,
+        number: int,
+        in_sync: tuple[str, ...],
+        *,
+        leaves: tuple[Leave, ...] = (),
+        voids: tuple[str, ...] = (),
+        forced: bool = False,
+    ) -> History:
+        return successor(
+            self._history,
+            number=max(number, self.epoch.number + 1),
+            epoch_id=self._entropy.token(EPOCH_ID_BYTES).hex(),
+            in_sync=in_sync,
+            leaves=leaves,
+            forced=forced,
+            voids=voids,
+        )
+
+    def _change(
+        self, plan: WritePlan, history: History, drives: Mapping[str, SuperblockFile]
+    ) -> None:
+        for done, voter in enumerate(plan.steps):
+            if not self._write(voter, drives, history) and done < plan.valid_after:
+                raise VoteFailed(
+                    f"cannot make epoch {history[-1].number} valid: {voter} did not take its vote"
+                )
+        self._history = history
+
+    def _write(self, voter: str, drives: Mapping[str, SuperblockFile], history: History) -> bool:
+        if voter == WITNESS:
+            return self._write_witness(history)
+        return not self._calls.each({voter: self._voting(drives[voter], history)}).faults
+
+    def _voting(self, superblock: SuperblockFile, history: History) -> Callable[[], object]:
+        value = replace(superblock.value, history=history, heartbeat=self._heartbeat)
+        return lambda: superblock.write(value)
+
+    def _write_witness(self, history: History) -> bool:
+        witness = self._witness
+        if witness is None:
+            return False
+        value = Witness(witness.value.mirror_id, self._heartbeat, history)
+        fault = self._calls.within(WITNESS, lambda: witness.write(value), WITNESS_DEADLINE_S)
+        if fault is not None:
+            self._witness = None
+        return fault is None
+
+
+def _superblocks(members: Mapping[str, Member]) -> dict[str, SuperblockFile]:
+    return {drive: member.superblock for drive, member in members.items()}
