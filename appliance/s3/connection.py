@@ -63,6 +63,7 @@ class Connection(web.RequestHandler):
         "_open",
         "answered",
         "closing",
+        "last_trusted",
         "network",
         "remote_address",
         "secure",
@@ -83,7 +84,9 @@ class Connection(web.RequestHandler):
         self._last_bytes = b""
         self._head_bytes = 0
         self.closing = False
-        """Set once the connection must not carry another request."""
+        """Set once the next answer is to be the last."""
+        self.last_trusted: int | None = None
+        """The number of the request behind which nothing on this connection may be served."""
         self.answered = 0
         """Requests whose answer is complete; all others that arrived are in flight."""
 
@@ -121,21 +124,27 @@ class Connection(web.RequestHandler):
             if self._chunked:
                 self._chunked = False
                 if self._last_bytes != _CLEAN_END:
-                    self.closing = True
+                    self._distrust_behind(self._request_count)
 
     def _requests_arrived(self, count: int, data: bytes) -> None:
         self._head_bytes = 0
+        number = self._request_count - count
         for message, payload in list(self._messages)[-count:]:
+            number += 1
             if self._chunked:
                 # It came with, or behind, the end of a chunked body: its headers are not to be
                 # trusted. aiohttp drops it when the connection closes after the answer before it.
-                self.closing = True
+                self._distrust_behind(number - 1)
             if not isinstance(message, RawRequestMessage):
                 self._body_broke(message.exc)
                 return
             self._open = payload
             self._chunked = message.chunked
             self._last_bytes = data[-len(_CLEAN_END) :] if message.chunked else b""
+
+    def _distrust_behind(self, number: int) -> None:
+        if self.last_trusted is None:
+            self.last_trusted = number
 
     def _body_broke(self, error: BaseException) -> None:
         """Tell the reader of an open body that its framing is broken; else it waits in vain."""
@@ -172,6 +181,18 @@ class Connection(web.RequestHandler):
             self.transport.write(self._front.refusal(error))
         return CLOSED  # type: ignore[return-value]
 
+    @property
+    def reusable(self) -> bool:
+        """Whether another request may be served behind the one being answered."""
+        if self.closing:
+            return False
+        return self.last_trusted is None or self.answered + 1 < self.last_trusted
+
+    @property
+    def arriving(self) -> bool:
+        """Whether part of a request's header has come, and not yet all of it."""
+        return self._head_bytes > 0
+
     def finish(self, *, fresh_too: bool) -> None:
         """Take no further request than the one in flight or arriving; close now if there is none.
 
@@ -179,7 +200,7 @@ class Connection(web.RequestHandler):
         connected and is about to ask.
         """
         self.closing = True
-        if self._request_count != self.answered or self._head_bytes:
+        if self._request_count != self.answered or self.arriving:
             return
         if self._request_count or fresh_too:
             self.force_close()

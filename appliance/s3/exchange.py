@@ -187,7 +187,7 @@ class HttpExchange:
 
     def _reusable(self) -> bool:
         """Whether the connection can carry another request after this one."""
-        if self.must_close or self._connection.closing or not self._request.keep_alive:
+        if self.must_close or not self._connection.reusable or not self._request.keep_alive:
             return False
         payload = self._payload
         if payload.is_eof():

@@ -76,6 +76,11 @@ class S3Server:
         """Open connections, for metrics."""
         return len(self._connections)
 
+    @property
+    def arriving(self) -> int:
+        """Connections on which part of a request's header has arrived."""
+        return sum(connection.arriving for connection in self._connections)
+
     async def open(self, listeners: Sequence[Listener]) -> None:
         """Start to accept. May be called again with further listeners."""
         if self._manager is None:
@@ -136,8 +141,8 @@ class S3Server:
                     self._gone.clear()
                     await self._gone.wait()
         except TimeoutError:
-            assert self._manager is not None
-            await self._manager.shutdown(_CANCEL_S)
+            if self._manager is not None:
+                await self._manager.shutdown(_CANCEL_S)
         finally:
             timer.cancel()
 
@@ -190,15 +195,16 @@ class S3Server:
     async def _serve(self, source: web.BaseRequest) -> web.StreamResponse:
         connection = source.protocol
         assert isinstance(connection, Connection)
-        if connection.closing and connection.answered:
-            # Pipelined behind the last request this connection was to carry.
+        last = connection.last_trusted
+        if last is not None and connection.answered >= last:
+            # It stands behind a chunked body: its headers may not be its own.
             connection.answered += 1
             return CLOSED  # type: ignore[return-value]
         finished: Finished = CLOSED
         try:
             exchange, request = self._facade(source, connection)
             await self._handle(request)
-            if exchange.keep_alive and not connection.closing:
+            if exchange.keep_alive and connection.reusable:
                 finished = KEPT
         except ConnectionError:
             connection.abort()

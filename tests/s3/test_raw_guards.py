@@ -388,6 +388,19 @@ def test_a_request_pipelined_behind_a_chunked_body_is_not_served(end: bytes, dee
         assert [record.key for record in running.records] == ["key"]
 
 
+def test_a_chunked_body_behind_other_requests_is_served_and_is_the_last() -> None:
+    with front() as running:
+        client = running.connect()
+        assert still_usable(client)
+        chunked = request_bytes("PUT", "/bucket/chunked", CHUNKED) + b"0\r\nX-Evil: 1\r\n\r\n"
+        smuggled = request_bytes("GET", "/bucket/smuggled")
+        client.send(request_bytes("GET", "/bucket/first") + chunked + smuggled)
+        first, last = client.answer(), client.answer()
+        assert (first.seen["key"], last.seen["key"]) == ("first", "chunked")
+        assert last.headers["connection"] == "close"
+        assert client.closed()
+
+
 def test_a_client_that_does_not_read_is_cut_off() -> None:
     with front(limits=FrontLimits(write_stall_s=0.3)) as running:
         client = running.connect()
