@@ -168,25 +168,30 @@ def _electorate(history: History) -> set[str]:
 
 
 def _void(votes: _Votes) -> None:
-    """With all voters present, an epoch that only one has was never valid: nothing was acknowledged
-    under it, and its predecessor, under which more drives may be in sync, counts."""
-    if votes.witness is None:
-        return
+    """Take back the epochs that do not count, so that their predecessors do."""
     changed = True
     while changed:
         changed = False
         for drive, history in votes.histories.items():
-            head = history[-1]
-            if (
-                len(history) > 1
-                and not head.forced
-                and not votes.knows(head)
-                and votes.count_for(head) == 1
-                and _electorate(history) <= votes.histories.keys()
-            ):
+            if len(history) > 1 and _is_void(votes, drive, history):
                 votes.histories[drive] = history[:-1]
-                votes.voids.append(head)
+                votes.voids.append(history[-1])
                 changed = True
+
+
+def _is_void(votes: _Votes, drive: str, history: History) -> bool:
+    """With all voters present, an epoch that only one has was never valid: nothing was acknowledged
+    under it, and its predecessor, under which more drives may be in sync, counts.
+
+    Seen on a drive alone that joins by it, an epoch never counts: the members may have gone on
+    without knowing of it. A lone epoch of a drive that was in sync before does: whatever was
+    acknowledged without it needed W, which would show it."""
+    head = history[-1]
+    if head.forced or votes.count_for(head) > 1:
+        return False
+    if drive not in history[-2].in_sync:
+        return True
+    return votes.witness is not None and _electorate(history) <= votes.histories.keys()
 
 
 def _leading(votes: _Votes) -> list[Epoch]:

@@ -1,0 +1,1 @@
+"""Unit tests of the mirror engine and the rules of its membership."""
