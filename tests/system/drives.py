@@ -16,7 +16,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -91,8 +91,6 @@ def settle() -> None:
 class LoopDrive:
     """A loop device over a sparse file. ``identity`` is what an operator types."""
 
-    _options: tuple[str, ...] = ()
-
     def __init__(self, folder: Path, name: str, *, size_bytes: int = DRIVE_BYTES) -> None:
         self.image = folder / f"{name}.img"
         self.node = ""
@@ -119,7 +117,7 @@ class LoopDrive:
 
     def attach(self) -> Self:
         """The device appears."""
-        self.node = sh("losetup", "--find", "--show", *self._options, str(self.backing))
+        self.node = sh("losetup", "--find", "--show", str(self.backing))
         return self
 
     def detach(self) -> None:
@@ -152,14 +150,12 @@ class DyingDrive(LoopDrive):
     """A loop device whose bytes a storage daemon serves: ``die`` makes every I/O fail at once,
     ``come_back`` attaches the same bytes as a new device."""
 
-    # Without direct I/O the page cache under the loop device would go on answering for the dead.
-    _options = ("--direct-io=on",)
-
     def __init__(self, folder: Path, name: str, *, size_bytes: int = DRIVE_BYTES) -> None:
         super().__init__(folder, name, size_bytes=size_bytes)
         self._target = folder / name
         self._target.touch()
         self._daemon: subprocess.Popen[bytes] | None = None
+        self._export = -1
 
     @property
     def backing(self) -> Path:
@@ -178,6 +174,7 @@ class DyingDrive(LoopDrive):
             stdin=subprocess.DEVNULL,
         )
         until(lambda: os.path.ismount(self._target), f"an export at {self._target}")
+        self._export = os.open(self._target, os.O_RDONLY)
         return super().attach()
 
     @property
@@ -192,6 +189,10 @@ class DyingDrive(LoopDrive):
         self._daemon.send_signal(signal.SIGKILL)
         self._daemon.wait()
         self._daemon = None
+        # The page cache under the loop device would go on answering for the dead. (Direct I/O in
+        # the loop device would spare it, but mixes up partial pages over FUSE.)
+        os.posix_fadvise(self._export, 0, 0, os.POSIX_FADV_DONTNEED)
+        self._forget_export()
 
     def come_back(self) -> Self:
         """The same bytes as a new device; the dead one is left to whoever still holds it."""
@@ -206,7 +207,15 @@ class DyingDrive(LoopDrive):
             self._daemon.terminate()
             self._daemon.wait()
             self._daemon = None
+        self._forget_export()
         sh("umount", "--lazy", str(self._target), check=False)
+
+    def _forget_export(self) -> None:
+        export, self._export = self._export, -1
+        if export >= 0:
+            # The close of a dead export is told to nobody, and says so.
+            with suppress(OSError):
+                os.close(export)
 
 
 def unmount_all(node: str) -> None:

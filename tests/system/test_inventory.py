@@ -22,7 +22,7 @@ from appliance.core.drives import (
 )
 from appliance.core.errors import DriveFault, DriveTimeout, Unreachable
 from appliance.system import block, mount, process, udev
-from tests.system.drives import DRIVE_BYTES, DyingDrive, LoopDrive, attached, settle, sh
+from tests.system.drives import DRIVE_BYTES, DyingDrive, LoopDrive, attached, settle, sh, until
 
 pytestmark = pytest.mark.usefixtures("udev")
 DEADLINE_S = 20.0
@@ -138,7 +138,7 @@ def test_our_rules_tag_our_drives_and_candidates(tmp_path: Path) -> None:
         assert before.get("APPLIANCE_CANDIDATE") == "1"
         assert "UDISKS_IGNORE" not in before
         bay.format(only(bay, device.node), DRIVE_ID, lambda text: None)
-        settle()
+        until(lambda: "APPLIANCE_DRIVE" in _properties(device.node), "udev to look at it")
         after = _properties(device.node)
         assert after["APPLIANCE_DRIVE"] == "1"
         assert after["UDISKS_IGNORE"] == "1"
@@ -146,7 +146,8 @@ def test_our_rules_tag_our_drives_and_candidates(tmp_path: Path) -> None:
         assert "APPLIANCE_CANDIDATE" not in after
         sh("wipefs", "--all", device.node)
         sh("mkfs.xfs", "-q", "-L", "backup", device.node)
-        settle()
+        until(lambda: "APPLIANCE_DRIVE" not in _properties(device.node), "udev to look at it")
+        until(lambda: _properties(device.node).get("ID_FS_LABEL") == "backup", "udev to look at it")
         stranger = _properties(device.node)
         assert not {"APPLIANCE_DRIVE", "APPLIANCE_CANDIDATE", "UDISKS_IGNORE"} & set(stranger)
 
@@ -164,8 +165,9 @@ def test_a_probe_is_repeated_after_an_event_only(tmp_path: Path) -> None:
         with attached(device := LoopDrive(tmp_path, "a")):
             settle()
             assert only(bay, device.node).signatures == ()
+            while not woken.empty():
+                woken.get_nowait()
             sh("mkfs.ext4", "-q", "-L", "data", device.node)
-            settle()
             woken.get(timeout=DEADLINE_S)
             found = only(bay, device.node).signatures
             assert [(each.type, each.label) for each in found] == [("ext4", "data")]

@@ -1,14 +1,22 @@
 """What the engine must be told to lay out a new mirror on two empty drives.
 
-Owns the values only; the engine's own function does the work and is handed to the manager.
+Owns the values, and knows an interrupted creation when it sees one; the engine's own function does
+the work and is handed to the manager. A mirror without passports was never assembled, so nothing
+was ever stored on it and its creation may be taken up again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
+
+from appliance.control.disks.assembly import PresentDrive
+from appliance.engine.mirror.superblock import Superblock, read_superblock
+from appliance.engine.mirror.witness import WitnessFile
+from appliance.system.files import DirectoryVolume
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +41,26 @@ class NewMirror:
 
 MirrorMaker: TypeAlias = Callable[[NewMirror], None]
 """Blocking. Durable on return. Starts over when an earlier attempt was interrupted."""
+
+
+def unfinished_mirror_id(drives: Sequence[PresentDrive]) -> str:
+    """The mirror id that an interrupted creation left on one of these drives, which are in no
+    mirror by their passports; empty when none. Blocking. Raises ``DriveFault``."""
+    for drive in drives:
+        with closing(DirectoryVolume(drive.path, drive.passport.drive_id)) as volume:
+            found = read_superblock(volume)
+        if isinstance(found, Superblock) and found.mirror_id:
+            return found.mirror_id
+    return ""
+
+
+def is_made(new: NewMirror) -> bool:
+    """Whether the engine finished this creation: the witness is written last. Blocking."""
+    directory = new.witness_file.parent
+    with closing(DirectoryVolume(directory, "witness")) as volume:
+        found = WitnessFile.open(volume, new.witness_file.name)
+    if not isinstance(found, WitnessFile):
+        return False
+    made = found.value.mirror_id == new.mirror_id
+    found.close()
+    return made

@@ -8,7 +8,8 @@ run under the one lock, on facts read under it.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -16,7 +17,13 @@ from typing import Final
 from appliance.control.disks import reports
 from appliance.control.disks.assembly import Assembly, PresentDrive
 from appliance.control.disks.bay import Bay
-from appliance.control.disks.creation import MirrorMaker, NewMember, NewMirror
+from appliance.control.disks.creation import (
+    MirrorMaker,
+    NewMember,
+    NewMirror,
+    is_made,
+    unfinished_mirror_id,
+)
 from appliance.control.disks.jobs import JobBook, JobHandle
 from appliance.control.disks.passport import Membership, Passport, write_passport
 from appliance.control.disks.permissions import (
@@ -107,6 +114,11 @@ class Disks:
         """A store gave a drive up: mount it afresh as soon as that is possible."""
         self._reality.report_failed(drive_id, reason)
 
+    @property
+    def present(self) -> Mapping[str, PresentDrive]:
+        """Drives of ours that are in their places, by drive id."""
+        return self._reality.present
+
     # -- claim
 
     async def claim(self, identity: str, *, force_serial: str | None = None) -> Job:
@@ -144,7 +156,7 @@ class Disks:
             ours = reports.formatted(drive, drive_id)
             path = await reality.blocking(partial(self._bay.mount, ours))
             handle.step("writing its passport")
-            passport = Passport(drive_id, drive.serial, drive.model, self._clock.now_ns())
+            passport = Passport(drive_id, _cut(drive.serial), drive.model, self._clock.now_ns())
             await reality.blocking(partial(self._furnish, path, passport))
         finally:
             reality.formatting.discard(drive.node)
@@ -156,19 +168,14 @@ class Disks:
         return uuid.UUID(bytes=self._entropy.token(_ID_BYTES), version=4).hex
 
     def _furnish(self, path: Path, passport: Passport) -> None:
-        volume = DirectoryVolume(path, passport.drive_id)
-        try:
-            format_drive(
-                volume,
-                Superblock(
-                    passport.drive_id,
-                    serial=_cut(passport.serial),
-                    label=label_of(passport.drive_id),
-                    created_ns=passport.claimed_ns,
-                ),
-            )
-        finally:
-            volume.close()
+        superblock = Superblock(
+            passport.drive_id,
+            serial=passport.serial,
+            label=label_of(passport.drive_id),
+            created_ns=passport.claimed_ns,
+        )
+        with closing(DirectoryVolume(path, passport.drive_id)) as volume:
+            format_drive(volume, superblock)
         share_staging(path, self._owners)
         give_tree_to_store(path, self._owners)
         write_passport(path, passport)
@@ -178,8 +185,9 @@ class Disks:
     async def create_mirror(self, name: str, identities: Sequence[str]) -> MirrorReport:
         """Make a mirror of two claimed drives. Raises ``InvalidInput``, ``NotFound``, ``Refused``.
 
-        Crash points: (1) engine files on both drives: both are still free, creation starts over
-        (2) first passport: it lists both, the mirror exists (3) second passport.
+        Crash points: (1) some engine files: both drives are still free, the next creation starts
+        over under the same mirror id (2) all engine files: the next creation only writes passports
+        (3) first passport: it lists both, the mirror exists (4) second passport.
         """
         reports.must_be_mirror_name(name)
         reality = self._reality
@@ -191,7 +199,7 @@ class Disks:
                 raise InvalidInput("cannot create the mirror: it takes two different drives")
             if name in reality.assemblies:
                 raise Refused(f"cannot create the mirror {name!r}: it exists; choose another name")
-            new = self._new_mirror(name, chosen)
+            new = await reality.blocking(partial(self._new_mirror, name, chosen))
             await reality.blocking(partial(self._create, new, chosen), deadline_s=BLOCKING_S_MAX)
             await reality.reread(chosen)
         return await self._mirror_report(name)
@@ -216,13 +224,14 @@ class Disks:
         members = tuple(
             NewMember(each.passport.drive_id, each.passport.serial, each.path) for each in chosen
         )
-        mirror_id = self._new_id()
+        mirror_id = unfinished_mirror_id(chosen) or self._new_id()
         return NewMirror(name, mirror_id, members, home / "index", home / "witness" / "witness")
 
     def _create(self, new: NewMirror, chosen: Sequence[PresentDrive]) -> None:
         for directory in (new.index_directory, new.witness_file.parent):
             give_to_store(directory, self._owners)
-        self._make_mirror(new)
+        if not is_made(new):
+            self._make_mirror(new)
         for root in (*(each.path for each in chosen), new.witness_file.parent):
             give_tree_to_store(root, self._owners)
         members = tuple((each.drive_id, each.serial) for each in new.members)

@@ -60,6 +60,7 @@ class Reality:
         self._subscribers: list[Subscriber] = []
         self._reported: dict[str, str] = {}
         self._mount_count = 0
+        self._closed = False
         self._retry_s = RETRY_S_MIN
 
     async def start(self) -> None:
@@ -74,7 +75,10 @@ class Reality:
         self._worker = asyncio.create_task(self._keep(), name="disks")
 
     async def close(self) -> None:
-        """Stop watching. Mounts stay: the stores outlive this process."""
+        """Stop watching. Mounts stay: the stores outlive this process. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from appliance.control.disks.assembly import Assembly
-from appliance.control.disks.creation import NewMirror
+from appliance.control.disks.creation import NewMirror, unfinished_mirror_id
 from appliance.control.disks.manager import Disks
 from appliance.control.disks.passport import read_passport, write_passport
 from appliance.core.admin import DriveState
@@ -25,7 +25,10 @@ from appliance.core.errors import (
 )
 from appliance.core.jobs import Job, JobState
 from appliance.engine.interface import Health, MemberHealth, MirrorState
+from appliance.engine.mirror.superblock import Superblock, format_drive
+from appliance.engine.mirror.witness import Witness, create_witness
 from appliance.runtime.clock import SystemClock, SystemEntropy
+from appliance.system.files import DirectoryVolume
 from tests.unit.drives.bays import FakeBay
 
 Scenario = Callable[["House"], Awaitable[None]]
@@ -56,8 +59,13 @@ class House:
     def make(self, new: NewMirror) -> None:
         assert new.index_directory.is_dir()
         assert new.witness_file.parent.is_dir()
-        if self.spoil_creation:
-            raise DriveFault("B", "write", 5)
+        for member in new.members:
+            with closing(DirectoryVolume(member.path, member.drive_id)) as volume:
+                format_drive(volume, Superblock(member.drive_id, mirror_id=new.mirror_id))
+                if self.spoil_creation:
+                    raise DriveFault("B", "write", 5)
+        with closing(DirectoryVolume(new.witness_file.parent, "witness")) as volume:
+            create_witness(volume, new.witness_file.name, Witness(new.mirror_id, 0, ()))
         self.made.append(new)
 
     async def health_of(self, mirror: str) -> Health | None:
@@ -338,8 +346,30 @@ def test_an_interrupted_creation_starts_over(tmp_path: Path) -> None:
             await mirrored(house)
         assert house.disks.mirrors() == []
         house.spoil_creation = False
+        begun = unfinished_mirror_id(list(house.disks.present.values()))
         await house.disks.create_mirror("m0", ["A", "B"])
-        assert house.disks.mirrors() == ["m0"]
+        assert house.disks.assembly("m0").mirror_id == begun
+
+    play(tmp_path, scenario)
+
+
+def test_a_creation_cut_before_the_passports_is_taken_up(tmp_path: Path) -> None:
+    async def scenario(house: House) -> None:
+        await mirrored(house)
+        slots = [house.bay.detach("sda"), house.bay.detach("sdb")]
+        await house.until(lambda: not house.disks.assembly("m0").members)
+        await house.disks.close()
+        for slot in slots:
+            passport = read_passport(slot.content)
+            write_passport(slot.content, dataclasses.replace(passport, mirror=None))
+        house.disks = house.manager(tmp_path)
+        await house.disks.start()
+        for slot in slots:
+            house.bay.attach(slot.drive.serial, slot.drive.node, slot.content)
+        await house.disks.ensure()
+        await house.disks.create_mirror("m0", ["A", "B"])
+        assert len(house.made) == 1
+        assert house.disks.assembly("m0").mirror_id == house.made[0].mirror_id
 
     play(tmp_path, scenario)
 
