@@ -1,119 +1,21 @@
-"""The disk manager over a fake bay: claim, mirror, loss and return, told in order."""
+"""The disk manager over a fake bay: assembly, loss and return, told in order."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from appliance.control.disks.assembly import Assembly
-from appliance.control.disks.creation import NewMirror, unfinished_mirror_id
-from appliance.control.disks.manager import Disks
 from appliance.control.disks.passport import read_passport, write_passport
 from appliance.core.admin import DriveState
-from appliance.core.drives import Signature
 from appliance.core.errors import (
-    ApplianceError,
-    DriveFault,
-    InvalidInput,
     NotFound,
-    Refused,
 )
-from appliance.core.jobs import Job, JobState
 from appliance.engine.interface import Health, MemberHealth, MirrorState
-from appliance.engine.mirror.superblock import Superblock, format_drive
-from appliance.engine.mirror.witness import Witness, create_witness
-from appliance.runtime.clock import SystemClock, SystemEntropy
-from appliance.system.files import DirectoryVolume
-from tests.unit.drives.bays import FakeBay
-
-Scenario = Callable[["House"], Awaitable[None]]
-DEADLINE_S = 20.0
-
-
-class House:
-    """A manager with everything around it."""
-
-    def __init__(self, root: Path) -> None:
-        self.bay = FakeBay(root)
-        self.made: list[NewMirror] = []
-        self.told: list[Assembly] = []
-        self.health: Health | None = None
-        self.spoil_creation = False
-        self.disks = self.manager(root)
-
-    def manager(self, root: Path) -> Disks:
-        return Disks(
-            self.bay,
-            mirrors_directory=root / "mirrors",
-            make_mirror=self.make,
-            clock=SystemClock(),
-            entropy=SystemEntropy(),
-            health_of=self.health_of,
-        )
-
-    def make(self, new: NewMirror) -> None:
-        assert new.index_directory.is_dir()
-        assert new.witness_file.parent.is_dir()
-        for member in new.members:
-            with closing(DirectoryVolume(member.path, member.drive_id)) as volume:
-                format_drive(volume, Superblock(member.drive_id, mirror_id=new.mirror_id))
-                if self.spoil_creation:
-                    raise DriveFault("B", "write", 5)
-        with closing(DirectoryVolume(new.witness_file.parent, "witness")) as volume:
-            create_witness(volume, new.witness_file.name, Witness(new.mirror_id, 0, ()))
-        self.made.append(new)
-
-    async def health_of(self, mirror: str) -> Health | None:
-        return self.health
-
-    async def ended(self, job: Job) -> Job:
-        await self.until(lambda: self.disks.job(job.id).ended)
-        return self.disks.job(job.id)
-
-    async def claim(self, serial: str, force: str | None = None) -> str:
-        job = await self.ended(await self.disks.claim(serial, force_serial=force))
-        assert job.state is JobState.DONE, job.error
-        assert (job.done, job.eta_s) == (job.total, None)
-        return job.result
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(DEADLINE_S):
-            while not condition():  # noqa: ASYNC110
-                # The manager's own tasks run meanwhile; not all of it has an event.
-                await asyncio.sleep(0.001)
-
-    def present(self) -> list[tuple[str, int]]:
-        members = self.disks.assembly("m0").members
-        return [(member.serial, member.mount) for member in members]
-
-
-def play(root: Path, scenario: Scenario) -> House:
-    async def run() -> House:
-        house = House(root)
-        await house.disks.start()
-        house.disks.subscribe(house.told.append)
-        try:
-            await scenario(house)
-        finally:
-            await house.disks.close()
-        return house
-
-    house = asyncio.run(run())
-    assert house.bay.closed
-    return house
-
-
-async def mirrored(house: House) -> None:
-    house.bay.attach("A", "sda")
-    house.bay.attach("B", "sdb")
-    await house.claim("A")
-    await house.claim("B")
-    await house.disks.create_mirror("m0", ["A", "B"])
+from tests.unit.drives.house import DEADLINE_S, House, mirrored, play
 
 
 def test_from_two_drives_to_an_assembly(tmp_path: Path) -> None:
@@ -243,148 +145,6 @@ def test_another_drives_passport_is_not_admitted(tmp_path: Path) -> None:
         assert report.state is DriveState.FAULTY
         assert "another drive's" in report.reasons[0]
         assert not house.bay.places
-
-    play(tmp_path, scenario)
-
-
-def test_claiming_again_changes_nothing_and_forcing_wipes(tmp_path: Path) -> None:
-    async def scenario(house: House) -> None:
-        house.bay.attach("A", "sda")
-        first = await house.claim("A")
-        assert await house.claim("A") == first
-        assert house.bay.formatted == ["sda"]
-        assert await house.claim("A", "A") != first
-        assert house.bay.formatted == ["sda", "sda"]
-
-    play(tmp_path, scenario)
-
-
-def test_events_during_a_claim_leave_the_drive_to_its_job(tmp_path: Path) -> None:
-    async def scenario(house: House) -> None:
-        loop = asyncio.get_running_loop()
-        house.bay.attach("A", "sda")
-
-        def look() -> None:
-            looking = asyncio.run_coroutine_threadsafe(house.disks.ensure(), loop)
-            assert looking.result(DEADLINE_S) is False
-
-        house.bay.on_mount = look
-        await house.claim("A")
-        assert next(iter(house.bay.places.values())).node == "sda"
-
-    play(tmp_path, scenario)
-
-
-def test_what_carries_data_is_refused_with_the_way_on(tmp_path: Path) -> None:
-    async def scenario(house: House) -> None:
-        slot = house.bay.attach("A", "sda")
-        slot.drive = dataclasses.replace(slot.drive, signatures=(Signature("ext4", "data"),))
-        with pytest.raises(Refused, match=r"ext4.*--force-serial A"):
-            await house.disks.claim("A")
-        with pytest.raises(Refused, match="serial typed"):
-            await house.disks.claim("A", force_serial="B")
-        with pytest.raises(InvalidInput):
-            await house.disks.claim("/dev/sda")
-        assert house.bay.formatted == []
-        await house.claim("A", "A")
-
-    play(tmp_path, scenario)
-
-
-def test_a_member_is_never_claimed_not_even_forced(tmp_path: Path) -> None:
-    async def scenario(house: House) -> None:
-        await mirrored(house)
-        for force in (None, "A"):
-            with pytest.raises(Refused, match="member of mirror m0"):
-                await house.disks.claim("A", force_serial=force)
-        assert house.bay.formatted == ["sda", "sdb"]
-
-    play(tmp_path, scenario)
-
-
-def test_a_failed_format_ends_its_job_with_a_sentence(tmp_path: Path) -> None:
-    async def scenario(house: House) -> None:
-        house.bay.attach("A", "sda")
-        house.bay.failing_step = "making the file system"
-        job = await house.ended(await house.disks.claim("A"))
-        assert job.state is JobState.FAILED
-        assert "it would not" in job.error
-        house.bay.failing_step = ""
-        await house.claim("A")
-
-    play(tmp_path, scenario)
-
-
-def test_what_makes_no_mirror_is_refused(tmp_path: Path) -> None:
-    async def scenario(house: House) -> None:
-        await mirrored(house)
-        house.bay.attach("C", "sdc")
-        refusals: list[tuple[str, list[str], type[ApplianceError]]] = [
-            ("m0", ["A", "B"], Refused),
-            ("m1", ["A", "C"], Refused),
-            ("m1", ["C", "C"], Refused),
-            ("m1", ["D", "C"], NotFound),
-            ("M 1", ["C", "D"], InvalidInput),
-            ("../up", ["C", "D"], InvalidInput),
-        ]
-        for name, drives, error in refusals:
-            with pytest.raises(error):
-                await house.disks.create_mirror(name, drives)
-        await house.claim("C")
-        for drives in (["C", "C"], ["C"]):
-            with pytest.raises(InvalidInput, match="two different drives"):
-                await house.disks.create_mirror("m1", drives)
-        assert len(house.made) == 1
-
-    play(tmp_path, scenario)
-
-
-def test_an_interrupted_creation_starts_over(tmp_path: Path) -> None:
-    async def scenario(house: House) -> None:
-        house.spoil_creation = True
-        with pytest.raises(DriveFault):
-            await mirrored(house)
-        assert house.disks.mirrors() == []
-        house.spoil_creation = False
-        begun = unfinished_mirror_id(list(house.disks.present.values()))
-        await house.disks.create_mirror("m0", ["A", "B"])
-        assert house.disks.assembly("m0").mirror_id == begun
-
-    play(tmp_path, scenario)
-
-
-def test_a_creation_cut_before_the_passports_is_taken_up(tmp_path: Path) -> None:
-    async def scenario(house: House) -> None:
-        await mirrored(house)
-        slots = [house.bay.detach("sda"), house.bay.detach("sdb")]
-        await house.until(lambda: not house.disks.assembly("m0").members)
-        await house.disks.close()
-        for slot in slots:
-            passport = read_passport(slot.content)
-            write_passport(slot.content, dataclasses.replace(passport, mirror=None))
-        house.disks = house.manager(tmp_path)
-        await house.disks.start()
-        for slot in slots:
-            house.bay.attach(slot.drive.serial, slot.drive.node, slot.content)
-        await house.disks.ensure()
-        await house.disks.create_mirror("m0", ["A", "B"])
-        assert len(house.made) == 1
-        assert house.disks.assembly("m0").mirror_id == house.made[0].mirror_id
-
-    play(tmp_path, scenario)
-
-
-def test_a_creation_cut_between_the_passports_is_completed(tmp_path: Path) -> None:
-    async def scenario(house: House) -> None:
-        await mirrored(house)
-        slot = house.bay.detach("sdb")
-        await house.until(lambda: len(house.disks.assembly("m0").members) == 1)
-        passport = read_passport(slot.content)
-        write_passport(slot.content, dataclasses.replace(passport, mirror=None))
-        house.bay.attach("B", "sdb", slot.content)
-        await house.until(lambda: len(house.disks.assembly("m0").members) == 2)
-        await house.disks.ensure()
-        assert read_passport(slot.content) == passport
 
     play(tmp_path, scenario)
 

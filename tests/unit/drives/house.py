@@ -1,0 +1,106 @@
+"""A disk manager over a fake bay, and everything around it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
+
+from appliance.control.disks.assembly import Assembly
+from appliance.control.disks.creation import NewMirror
+from appliance.control.disks.manager import Disks
+from appliance.core.errors import (
+    DriveFault,
+)
+from appliance.core.jobs import Job, JobState
+from appliance.engine.interface import Health
+from appliance.engine.mirror.superblock import Superblock, format_drive
+from appliance.engine.mirror.witness import Witness, create_witness
+from appliance.runtime.clock import SystemClock, SystemEntropy
+from appliance.system.files import DirectoryVolume
+from tests.unit.drives.bays import FakeBay
+
+Scenario = Callable[["House"], Awaitable[None]]
+DEADLINE_S = 20.0
+
+
+class House:
+    """A manager with everything around it."""
+
+    def __init__(self, root: Path) -> None:
+        self.bay = FakeBay(root)
+        self.made: list[NewMirror] = []
+        self.told: list[Assembly] = []
+        self.health: Health | None = None
+        self.spoil_creation = False
+        self.disks = self.manager(root)
+
+    def manager(self, root: Path) -> Disks:
+        return Disks(
+            self.bay,
+            mirrors_directory=root / "mirrors",
+            make_mirror=self.make,
+            clock=SystemClock(),
+            entropy=SystemEntropy(),
+            health_of=self.health_of,
+        )
+
+    def make(self, new: NewMirror) -> None:
+        assert new.index_directory.is_dir()
+        assert new.witness_file.parent.is_dir()
+        for member in new.members:
+            with closing(DirectoryVolume(member.path, member.drive_id)) as volume:
+                format_drive(volume, Superblock(member.drive_id, mirror_id=new.mirror_id))
+                if self.spoil_creation:
+                    raise DriveFault("B", "write", 5)
+        with closing(DirectoryVolume(new.witness_file.parent, "witness")) as volume:
+            create_witness(volume, new.witness_file.name, Witness(new.mirror_id, 0, ()))
+        self.made.append(new)
+
+    async def health_of(self, mirror: str) -> Health | None:
+        return self.health
+
+    async def ended(self, job: Job) -> Job:
+        await self.until(lambda: self.disks.job(job.id).ended)
+        return self.disks.job(job.id)
+
+    async def claim(self, serial: str, force: str | None = None) -> str:
+        job = await self.ended(await self.disks.claim(serial, force_serial=force))
+        assert job.state is JobState.DONE, job.error
+        assert (job.done, job.eta_s) == (job.total, None)
+        return job.result
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while not condition():  # noqa: ASYNC110
+                # The manager's own tasks run meanwhile; not all of it has an event.
+                await asyncio.sleep(0.001)
+
+    def present(self) -> list[tuple[str, int]]:
+        members = self.disks.assembly("m0").members
+        return [(member.serial, member.mount) for member in members]
+
+
+def play(root: Path, scenario: Scenario) -> House:
+    async def run() -> House:
+        house = House(root)
+        await house.disks.start()
+        house.disks.subscribe(house.told.append)
+        try:
+            await scenario(house)
+        finally:
+            await house.disks.close()
+        return house
+
+    house = asyncio.run(run())
+    assert house.bay.closed
+    return house
+
+
+async def mirrored(house: House) -> None:
+    house.bay.attach("A", "sda")
+    house.bay.attach("B", "sdb")
+    await house.claim("A")
+    await house.claim("B")
+    await house.disks.create_mirror("m0", ["A", "B"])
