@@ -77,9 +77,11 @@ def python_sources(*folders: str) -> tuple[Source, ...]:
 def module_sizes() -> list[int]:
     """Lines of each module of the product, rising; package files do not count."""
     return sorted(
-        source.line_count
-        for source in python_sources("appliance")
-        if not source.path.endswith("__init__.py")
+        len(text.splitlines())
+        for path, text in project_texts().items()
+        if path.startswith("appliance/")
+        and path.endswith(".py")
+        and not path.endswith("/__init__.py")
     )
 
 

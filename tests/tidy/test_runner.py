@@ -11,15 +11,16 @@ from tests.conftest import SEED_VARIABLE
 from tests.tidy.sources import ROOT
 
 
-def _run(directory: Path, test: str, seed: int = 1) -> tuple[int, str]:
+def _run(directory: Path, test: str) -> tuple[int, str]:
     """Run one test text under the project's conftest; exit code and output."""
     (directory / "test_sample.py").write_text(test)
     plugins = ("-p", "tests.conftest", "-p", "no:cacheprovider")
     settings = ("--rootdir", str(directory), "-c", str(ROOT / "pyproject.toml"))
+    apart = ("--basetemp", str(directory / "temporary"))
     outcome = subprocess.run(
-        [sys.executable, "-m", "pytest", *plugins, *settings, str(directory)],
+        [sys.executable, "-m", "pytest", *plugins, *settings, *apart, str(directory)],
         cwd=ROOT,
-        env=os.environ | {SEED_VARIABLE: str(seed)},
+        env=os.environ | {SEED_VARIABLE: "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -51,13 +52,21 @@ def test_skips_missing_programs_and_warnings_are_failures(tmp_path: Path) -> Non
     assert "no-such-program missing" in output
 
 
+CHANCE = """
+import pytest
+
+@pytest.mark.parametrize("turn", range(2))
+def test_draws(chance, turn):
+    print("drew", chance.random())
+    assert False
+"""
+
+
 def test_the_seed_is_printed_and_repeats_a_run(tmp_path: Path) -> None:
-    test = "def test_a(chance):\n    print('drew', chance.random())\n    assert False\n"
-    outputs = [_run(tmp_path, test, seed)[1] for seed in (1, 1, 2)]
+    outputs = [_run(tmp_path, CHANCE)[1] for _ in range(2)]
     assert f"{SEED_VARIABLE}=1" in outputs[0]
-    first, again, other = (_drawn(output) for output in outputs)
-    assert first == again != other
-
-
-def _drawn(output: str) -> str:
-    return next(line for line in output.splitlines() if line.startswith("drew "))
+    drawn, again = (
+        [line for line in output.splitlines() if line.startswith("drew ")] for output in outputs
+    )
+    assert drawn == again
+    assert len(set(drawn)) == 2
