@@ -82,7 +82,7 @@ def _count(request: Request, name: str, default: int) -> int:
 
 def _object_parts(info: ObjectInfo, page: Page[Part], after: int, limit: int) -> str:
     pieces = [
-        f"<TotalPartsCount>{info.parts}</TotalPartsCount>",
+        f"<PartsCount>{info.parts}</PartsCount>",
         f"<PartNumberMarker>{after}</PartNumberMarker>",
         f"<NextPartNumberMarker>{page.items[-1].number if page.items else 0}"
         "</NextPartNumberMarker>",

@@ -46,6 +46,7 @@ _TABLE: Final[dict[str, tuple[int, str]]] = {
     "CredentialsNotSupported": (400, "This request does not support credentials."),
     "EntityTooLarge": (400, "Your proposed upload exceeds the maximum allowed object size."),
     "EntityTooSmall": (400, "Your proposed upload is smaller than the minimum allowed size."),
+    "ExpectationFailed": (417, "The expectation of the request cannot be met."),
     "ExpiredToken": (400, "The provided token has expired."),
     "IllegalLocationConstraintException": (
         400,
@@ -83,6 +84,7 @@ _TABLE: Final[dict[str, tuple[int, str]]] = {
         400,
         "The XML you provided was not well-formed or did not validate against our published schema",
     ),
+    "MalformedTrailerError": (400, "The request contained trailing data that was not well-formed."),
     "MaxMessageLengthExceeded": (400, "Your request was too big."),
     "MaxPostPreDataLengthExceededError": (400, "The fields before the file were too large."),
     "MetadataTooLarge": (400, "Your metadata headers exceed the maximum allowed metadata size."),
@@ -216,7 +218,7 @@ def message_of(error: S3Error) -> str:
 
 
 def rendered(error: S3Error, *, resource: str, request_id: str, host_id: str) -> bytes:
-    """The error document. ``resource`` is the decoded path the client asked for."""
+    """The error document. ``resource`` is the path the client asked for."""
     pieces = [
         DECLARATION,
         "<Error>",

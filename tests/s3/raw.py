@@ -112,14 +112,13 @@ class RawClient:
         names = sorted(name.lower() for name in headers)
         values = {name.lower(): _text(value).strip() for name, value in headers.items()}
         path, _, query = target.partition("?")
-        parameters = sorted(
-            part if "=" in part else f"{part}=" for part in query.split("&") if part
-        )
+        # By name and then value: "select" comes before "select-type", unlike the joined texts.
+        parameters = sorted(part.partition("=")[::2] for part in query.split("&") if part)
         canonical = "\n".join(
             [
                 method,
                 path,
-                "&".join(parameters),
+                "&".join(f"{name}={value}" for name, value in parameters),
                 *(f"{name}:{' '.join(values[name].split())}" for name in names),
                 "",
                 ";".join(names),

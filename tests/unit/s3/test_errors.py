@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from xml.etree.ElementTree import fromstring
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import appliance
 from appliance.core.errors import (
     ApplianceError,
     Conflict,
@@ -23,6 +26,8 @@ from appliance.core.errors import (
     Unreachable,
 )
 from appliance.s3.errors import TABLE, message_of, rendered, status_of, translated
+
+SOURCES = Path(appliance.__file__).parent
 
 
 @pytest.mark.parametrize(
@@ -65,6 +70,17 @@ def test_every_entry_has_a_status_and_a_message() -> None:
         assert 300 <= status <= 599, code
         assert message, code
     assert status_of("NoSuchThingInTheTable") == 400
+
+
+def test_every_code_the_front_raises_is_in_the_table() -> None:
+    raised = {
+        (path.name, code)
+        for package in ("core", "objects", "s3")
+        for path in (SOURCES / package).glob("*.py")
+        for code in re.findall(r'S3Error\(\s*"(\w+)"', path.read_text())
+    }
+    assert len(raised) > 50
+    assert [(name, code) for name, code in sorted(raised) if code not in TABLE] == []
 
 
 def test_document_carries_the_fields_in_order() -> None:
