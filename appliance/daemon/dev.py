@@ -1,0 +1,294 @@
+"""Development: the whole service as children of one supervisor, directories as drives, no root.
+
+Owns the children, their order (control outlives the stores, stores outlive gateways) and the ready
+file. Nothing in it is faked except that the drives are not disks. Refuses to start halfway: a role
+that cannot come up ends everything with its sentence and code.
+Invariant: the ready file exists only while the service serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from appliance.core.errors import ApplianceError, Refused, Unreachable
+from appliance.daemon.child import Child, Ended
+from appliance.daemon.config import (
+    Config,
+    DevelopmentSection,
+    ListenSection,
+    PathsSection,
+    as_toml,
+    load,
+)
+from appliance.daemon.development import MIRROR
+from appliance.daemon.exits import complain
+from appliance.daemon.journal import start_logging
+from appliance.daemon.setup import make_directory, make_keys, recovery_notice
+from appliance.runtime.clock import SystemEntropy
+from appliance.runtime.ipc import connect
+
+DEFAULT_PORT: Final = 8443
+START_S: Final = 90.0
+GRACE_S: Final = 10.0
+_SOCKET_PATH_MAX: Final = 100
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What ``appliance dev`` was asked for."""
+
+    state: Path
+    drives: tuple[Path, ...] = ()
+    port: int = DEFAULT_PORT
+    plain_http: int | None = None
+    accounts: tuple[str, ...] = ("main",)
+    ready_file: Path | None = None
+
+
+def run(options: Options) -> int:
+    """Run until a signal; the exit code."""
+    start_logging("dev", "info", os.environ)
+    try:
+        config, file, notice = prepare(options)
+        start_logging("dev", config.log.level, os.environ)
+        asyncio.run(_supervise(options, config, file, notice))
+    except Ended as ended:
+        return ended.code
+    except ApplianceError as error:
+        return complain("dev", error)
+    return 0
+
+
+def prepare(options: Options) -> tuple[Config, Path, str]:
+    """Directories, keys and the children's configuration file; the recovery key's notice when one
+    was made. Raises ``ApplianceError``."""
+    state = options.state.resolve()
+    make_directory(state, 0o755)
+    drives = [path.resolve() for path in options.drives]
+    if not drives:
+        drives = [state / "drives" / name for name in ("a", "b")]
+    elif len(drives) != 2:
+        raise Refused("cannot start with one drive: give --drive twice, or not at all")
+    for drive in drives:
+        if not drive.parent.is_dir() and options.drives:
+            raise Unreachable(f"cannot use {drive} as a drive: {drive.parent} does not exist")
+        make_directory(drive, 0o755)
+    runtime = _runtime_directory(state)
+    make_directory(runtime / "store", 0o700)
+    plain = () if options.plain_http is None else (f"localhost:{options.plain_http}",)
+    config = Config(
+        paths=PathsSection(state=state, runtime=runtime),
+        listen=ListenSection(https=(f"localhost:{options.port}",)),
+        development=DevelopmentSection(
+            enabled=True, drives=tuple(drives), plain_http=plain, accounts=options.accounts
+        ),
+    )
+    file = runtime / "appliance.toml"
+    file.write_text(as_toml(config), encoding="utf-8")
+    config = load(file, os.environ)
+    private = make_keys(config, SystemEntropy())
+    return config, file, "" if private is None else recovery_notice(private)
+
+
+def _runtime_directory(state: Path) -> Path:
+    """Below the state, unless the command line's socket would not fit into a socket address."""
+    runtime = state / "run"
+    if len(str(runtime / "admin.sock")) > _SOCKET_PATH_MAX:
+        digest = hashlib.sha256(str(state).encode()).hexdigest()[:16]
+        runtime = Path(tempfile.gettempdir()) / f"appliance-{os.getuid()}-{digest}"
+    make_directory(runtime, 0o700)
+    if runtime.stat().st_uid != os.getuid():
+        raise Refused(f"cannot use {runtime}: it belongs to somebody else")
+    return runtime
+
+
+async def _supervise(options: Options, config: Config, file: Path, notice: str) -> None:
+    supervisor = Supervisor(options, config, file)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, supervisor.stop_asked)
+    loop.add_signal_handler(signal.SIGHUP, supervisor.reload)
+    try:
+        await supervisor.run(notice)
+    finally:
+        await supervisor.stop()
+
+
+class Supervisor:
+    """The children and what is told of them. Used from one event loop."""
+
+    def __init__(self, options: Options, config: Config, file: Path) -> None:
+        self._options = options
+        self._config = config
+        self._stopping = asyncio.Event()
+        self._asked = 0
+        self._told: dict[str, Any] | None = None
+        # Only this process holds the writing end: when it is gone the children notice and stop.
+        self._pipe, self._keep = os.pipe()
+        command = [sys.executable, "-m", "appliance.daemon"]
+        tail = ["--config", str(file)]
+        self._control = self._child("control", [*command, "control", *tail])
+        self._store = self._child("store", [*command, "store", MIRROR, *tail])
+        self._gateways = [
+            self._child(f"gateway {number}", [*command, "gateway", str(number), *tail])
+            for number in range(config.gateways)
+        ]
+
+    @property
+    def _children(self) -> list[Child]:
+        return [self._control, self._store, *self._gateways]
+
+    def _child(self, role: str, command: list[str]) -> Child:
+        return Child(role, command, dict(os.environ), self._pipe, self._tell_ready)
+
+    async def run(self, notice: str) -> None:
+        """Serve until asked to stop. Raises ``Ended`` when a role cannot be had."""
+        ready = self._options.ready_file
+        if ready is not None:
+            ready.unlink(missing_ok=True)
+        running = [asyncio.create_task(child.run(), name=child.role) for child in self._children]
+        starting = asyncio.create_task(self._start(notice), name="start")
+        stopping = asyncio.create_task(self._until_asked(), name="stop")
+        try:
+            await asyncio.wait([starting, stopping, *running], return_when=asyncio.FIRST_COMPLETED)
+            if starting.done() and not stopping.done():
+                starting.result()
+                await asyncio.wait([stopping, *running], return_when=asyncio.FIRST_COMPLETED)
+            for task in running:
+                if task.done():
+                    task.result()
+        finally:
+            for task in (starting, stopping):
+                task.cancel()
+            await self.stop()
+            await asyncio.gather(starting, stopping, *running, return_exceptions=True)
+
+    async def stop(self) -> None:
+        """Gateways first, control last. Idempotent."""
+        ready = self._options.ready_file
+        if ready is not None:
+            ready.unlink(missing_ok=True)
+        self._told = None
+        gateway_s = self._config.gateway.stop_s + GRACE_S
+        await asyncio.gather(*(gateway.stop(gateway_s) for gateway in self._gateways))
+        await self._store.stop(self._config.store.stop_s + GRACE_S)
+        await self._control.stop(GRACE_S)
+        for child in self._children:
+            child.close()
+        for descriptor in (self._pipe, self._keep):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._pipe = self._keep = -1
+
+    async def _until_asked(self) -> None:
+        await self._stopping.wait()
+
+    def stop_asked(self) -> None:
+        """A signal: stop in order; a second one: at once."""
+        self._asked += 1
+        self._stopping.set()
+        if self._asked > 1:
+            for child in self._children:
+                child.kill()
+
+    def reload(self) -> None:
+        """Pass SIGHUP on."""
+        for child in self._children:
+            if child.process_id:
+                os.kill(child.process_id, signal.SIGHUP)
+
+    async def _start(self, notice: str) -> None:
+        try:
+            async with asyncio.timeout(START_S):
+                for child in self._children:
+                    await child.was_ready.wait()
+                self._told = await self._describe()
+        except TimeoutError:
+            late = [f"{each.role} ({each.status})" for each in self._children]
+            raise Unreachable(f"cannot start within {START_S:.0f} s: {', '.join(late)}") from None
+        self._tell_ready()
+        print(_words(self._told, self._config, notice), flush=True)  # noqa: T201
+
+    async def _describe(self) -> dict[str, Any]:
+        peer = await connect(self._config.control_socket, role="supervisor")
+        try:
+            described: dict[str, Any] = await peer.call("describe", timeout_s=START_S)
+        finally:
+            peer.close()
+        return described
+
+    def _tell_ready(self) -> None:
+        """Write the ready file, anew when a role came back under another process id."""
+        file = self._options.ready_file
+        if file is None or self._told is None:
+            return
+        process_ids = {
+            "supervisor": os.getpid(),
+            "control": self._control.process_id,
+            "store": self._store.process_id,
+            "gateways": [gateway.process_id for gateway in self._gateways],
+        }
+        document = {**self._told, "pids": process_ids}
+        temporary = file.with_name(f".{file.name}.{os.getpid()}")
+        try:
+            temporary.write_text(json.dumps(document, indent=1), encoding="utf-8")
+            temporary.chmod(0o600)
+            temporary.rename(file)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            _log.error("cannot write the ready file %s: %s", file, error)
+            self._stopping.set()
+
+
+def _words(told: Mapping[str, Any], config: Config, notice: str) -> str:
+    """What a person needs to begin."""
+    lines = [notice] if notice else []
+    lines += ["The appliance serves.", "", f"  endpoint    {told['endpoint']}"]
+    if told["plain_endpoint"]:
+        lines.append(f"  plain HTTP  {told['plain_endpoint']} (development only)")
+    lines += [f"  CA          {told['ca_file']}", f"  region      {told['region']}"]
+    for account in told["accounts"]:
+        lines += [
+            f"  account     {account['name']} (bucket {account['bucket']})",
+            f"    access key  {account['access_key']}",
+            f"    secret key  {account['secret_key']}",
+        ]
+    lines += ["", "Try it:", "", f"  {_aws_line(told)}", ""]
+    socket = shlex.quote(str(config.admin_socket))
+    lines += [f"  APPLIANCE_SOCKET={socket} {_program('appliance')} status", ""]
+    return "\n".join(lines)
+
+
+def _aws_line(told: Mapping[str, Any]) -> str:
+    account = told["accounts"][0] if told["accounts"] else {"access_key": "", "secret_key": ""}
+    variables = {
+        "AWS_CA_BUNDLE": told["ca_file"],
+        "AWS_ACCESS_KEY_ID": account["access_key"],
+        "AWS_SECRET_ACCESS_KEY": account["secret_key"],
+        "AWS_DEFAULT_REGION": told["region"],
+    }
+    words = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
+    return " ".join([*words, _program("aws"), "--endpoint-url", told["endpoint"], "s3 ls"])
+
+
+def _program(name: str) -> str:
+    """The command as the person can call it."""
+    if shutil.which(name):
+        return name
+    return shlex.quote(str(Path(sys.executable).parent / name))
