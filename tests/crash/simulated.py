@@ -21,13 +21,17 @@ import hashlib
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
 from appliance.core.errors import DriveFault, DriveTimeout
 from tests.crash.simulated_ports import SeededEntropy, SerialLanes, SimulatedClock
-from tests.crash.simulated_volume import PowerCut, SimulatedFile, SimulatedVolume, parent
-
-SECTOR_BYTES: Final = 512
+from tests.crash.simulated_volume import (
+    Inode,
+    PowerCut,
+    SimulatedFile,
+    SimulatedVolume,
+    parent,
+    put_bytes,
+)
 
 __all__ = [
     "Inode",
@@ -85,62 +89,7 @@ class Power:
         self.cut_at = 0
 
 
-class Inode:
-    """A file's contents: as readers see them, and as they are on stable storage."""
-
-    def __init__(self) -> None:
-        self.live = bytearray()
-        self.stable = bytearray()
-        self.waiting: list[tuple[int, bytes | None]] = []
-
-    def write(self, offset: int, data: bytes) -> None:
-        _put(self.live, offset, data)
-        self.waiting.append((offset, data))
-
-    def truncate(self, length: int) -> None:
-        _resize(self.live, length)
-        self.waiting.append((length, None))
-
-    def flush(self) -> None:
-        for offset, data in self.waiting:
-            self._settle(offset, data)
-        self.waiting.clear()
-
-    def _settle(self, offset: int, data: bytes | None) -> None:
-        if data is None:
-            _resize(self.stable, offset)
-        else:
-            _put(self.stable, offset, data)
-
-    def lose_cache(self, rng: random.Random) -> None:
-        for offset, data in self.waiting:
-            fate = rng.randrange(4)
-            if fate == 0:
-                continue
-            if fate == 1 or data is None:
-                self._settle(offset, data)
-                continue
-            for at in range(0, len(data), SECTOR_BYTES):
-                if rng.randrange(4 if fate == 2 else 2):
-                    _put(self.stable, offset + at, data[at : at + SECTOR_BYTES])
-        self.waiting.clear()
-        self.live = bytearray(self.stable)
-
-
-def _resize(content: bytearray, length: int) -> None:
-    if length < len(content):
-        del content[length:]
-    else:
-        content.extend(bytes(length - len(content)))
-
-
-def _put(content: bytearray, offset: int, data: bytes) -> None:
-    if len(content) < offset + len(data):
-        _resize(content, offset + len(data))
-    content[offset : offset + len(data)] = data
-
-
-_Tree = dict[str, "Inode | None"]
+_Tree = dict[str, Inode | None]
 
 
 class SimulatedDisk:
@@ -213,8 +162,8 @@ class SimulatedDisk:
         """Put any bytes on the medium, whatever they mean."""
         inode = self._live[path]
         assert inode is not None, f"no file {path}"
-        _put(inode.live, offset, data)
-        _put(inode.stable, offset, data)
+        put_bytes(inode.live, offset, data)
+        put_bytes(inode.stable, offset, data)
 
     def contents(self) -> dict[str, bytes]:
         """The files as on stable storage."""

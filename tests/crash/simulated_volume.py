@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import random
 from typing import TYPE_CHECKING, Final
 
 from appliance.core.errors import DriveFault
 from appliance.core.ports import Buffer, FileStat, Space
 
 if TYPE_CHECKING:
-    from tests.crash.simulated import Inode, SimulatedDisk
+    from tests.crash.simulated import SimulatedDisk
 
 BLOCK_BYTES: Final = 4096
+SECTOR_BYTES: Final = 512
 
 
 class PowerCut(BaseException):
@@ -21,6 +23,61 @@ class PowerCut(BaseException):
 def parent(path: str) -> str:
     """The directory a path lies in."""
     return path.rpartition("/")[0]
+
+
+class Inode:
+    """A file's contents: as readers see them, and as they are on stable storage."""
+
+    def __init__(self) -> None:
+        self.live = bytearray()
+        self.stable = bytearray()
+        self.waiting: list[tuple[int, bytes | None]] = []
+
+    def write(self, offset: int, data: bytes) -> None:
+        put_bytes(self.live, offset, data)
+        self.waiting.append((offset, data))
+
+    def truncate(self, length: int) -> None:
+        _resize(self.live, length)
+        self.waiting.append((length, None))
+
+    def flush(self) -> None:
+        for offset, data in self.waiting:
+            self._settle(offset, data)
+        self.waiting.clear()
+
+    def _settle(self, offset: int, data: bytes | None) -> None:
+        if data is None:
+            _resize(self.stable, offset)
+        else:
+            put_bytes(self.stable, offset, data)
+
+    def lose_cache(self, rng: random.Random) -> None:
+        for offset, data in self.waiting:
+            fate = rng.randrange(4)
+            if fate == 0:
+                continue
+            if fate == 1 or data is None:
+                self._settle(offset, data)
+                continue
+            for at in range(0, len(data), SECTOR_BYTES):
+                if rng.randrange(4 if fate == 2 else 2):
+                    put_bytes(self.stable, offset + at, data[at : at + SECTOR_BYTES])
+        self.waiting.clear()
+        self.live = bytearray(self.stable)
+
+
+def _resize(content: bytearray, length: int) -> None:
+    if length < len(content):
+        del content[length:]
+    else:
+        content.extend(bytes(length - len(content)))
+
+
+def put_bytes(content: bytearray, offset: int, data: bytes) -> None:
+    if len(content) < offset + len(data):
+        _resize(content, offset + len(data))
+    content[offset : offset + len(data)] = data
 
 
 class SimulatedFile:

@@ -306,7 +306,6 @@ def test_whatever_the_votes_the_decision_is_sound(seed: int) -> None:
     if not decision.force:
         assert set(decision.in_sync) <= set(decision.epoch.in_sync)
         assert len(present) + (witness is not None) >= 2
-        assert decision.force == (decision.force and forced)
     assert not decision.force or forced or chosen in decision.in_sync
     if decision.leaves_needed and not decision.force:
         assert not decision.witness_lost
