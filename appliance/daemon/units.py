@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from appliance.core.errors import Unreachable
 from appliance.system import process
 
 START_S: Final = 20.0
+BOOTED: Final = Path("/run/systemd/system")
+"""Exists where systemd is the service manager: sd_booted(3)."""
 
 
 def store_unit(mirror: str) -> str:
@@ -23,6 +26,9 @@ def store_unit(mirror: str) -> str:
 
 async def start_store_unit(mirror: str) -> None:
     """Ask systemd to start it. Idempotent. Raises ``Unreachable`` when it refuses."""
+    if not BOOTED.exists():
+        # Without systemd whoever started control starts the stores too.
+        return
     call = partial(
         process.run,
         ["systemctl", "start", "--no-block", store_unit(mirror)],
