@@ -33,17 +33,19 @@ class Headers(Mapping[str, str]):
     is also what a signature covers. Iteration yields lower-case names.
     """
 
-    __slots__ = ("_values",)
+    __slots__ = ("_values", "size_bytes")
 
     def __init__(self, pairs: Sequence[tuple[bytes, bytes]] = ()) -> None:
         values: dict[str, str] = {}
+        size = 0
         for raw_name, raw_value in pairs:
+            size += len(raw_name) + len(raw_value)
             name = raw_name.decode("latin-1").lower()
-            if name in values:
-                values[name] = f"{values[name]},{raw_value.decode('latin-1')}"
-            else:
-                values[name] = raw_value.decode("latin-1")
+            value = raw_value.decode("latin-1")
+            values[name] = f"{values[name]},{value}" if name in values else value
         self._values = values
+        self.size_bytes: Final = size
+        """Of all names and values as sent."""
 
     def __getitem__(self, name: str) -> str:
         return self._values[name.lower()]

@@ -255,8 +255,5 @@ class S3Server:
                 raise S3Error("InvalidRequest", "Transfer-Encoding needs HTTP/1.1.")
             if coding.lower() != "chunked":
                 raise S3Error("NotImplemented", fields={"Header": "Transfer-Encoding"})
-        total = 0
-        for name, value in source.raw_headers:
-            total += len(name) + len(value)
-        if total > self._limits.header_bytes:
+        if headers.size_bytes > self._limits.header_bytes:
             raise S3Error("RequestHeaderSectionTooLarge")
