@@ -43,7 +43,8 @@ from appliance.engine.mirror.segment import (
 
 WINDOW_BYTES: Final = 1024 * 1024
 SURVEY_BYTES: Final = 16 * 1024
-BAD_BLOCKS_MAX: Final = 32
+BAD_BLOCKS_MAX: Final = 16
+"""In one scan; a drive with more is not one bad spot but failing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +66,21 @@ class _Window:
     """Reads a segment in large pieces past the page cache. A block that cannot be read becomes
     zeros, which verify as nothing; more than a few mean that the drive, not a block, is bad."""
 
-    def __init__(self, file: File, size_bytes: int, piece_bytes: int = WINDOW_BYTES) -> None:
+    def __init__(
+        self,
+        file: File,
+        segment: int,
+        size_bytes: int,
+        bad_blocks: set[tuple[int, int]],
+        piece_bytes: int,
+    ) -> None:
         self._file = file
+        self._segment = segment
         self._size_bytes = size_bytes
         self._piece_bytes = piece_bytes
         self._start = 0
         self._data = b""
-        self._bad_blocks = 0
+        self._bad_blocks = bad_blocks
 
     def read(self, offset: int, length: int) -> bytes:
         """Shorter only at the segment's end."""
@@ -100,8 +109,8 @@ class _Window:
         try:
             return self._file.read_at(offset, length, past_cache=True)
         except DriveFault as fault:
-            self._bad_blocks += 1
-            if fault.errno != errno.EIO or self._bad_blocks > BAD_BLOCKS_MAX:
+            self._bad_blocks.add((self._segment, offset))
+            if fault.errno != errno.EIO or len(self._bad_blocks) > BAD_BLOCKS_MAX:
                 raise
             return bytes(length)
 
@@ -132,6 +141,7 @@ class LogScan:
         self._next_segment = 1
         self._listed: dict[int, ManifestEntry] = {}
         self._ends: dict[int, int] = {}
+        self._bad_blocks: set[tuple[int, int]] = set()
         self.tail = self._after
         """Where the next batch goes, once the scan is exhausted."""
         self.torn = False
@@ -139,11 +149,8 @@ class LogScan:
 
     def __iter__(self) -> Iterator[DecodedBatch | Damage]:
         self._survey()
-        used = sorted(
-            (f.state for f in self._found.values() if f.state.first_sequence),
-            key=lambda state: state.first_sequence,
-        )
-        self._read_manifests(used)
+        self._read_manifests(self._used())
+        used = self._used()
         yield from self._damage
         for number, state in enumerate(used):
             follower = used[number + 1] if number + 1 < len(used) else None
@@ -159,12 +166,20 @@ class LogScan:
         ]
         return SegmentTable(states, next_segment=self._next_segment, listed=self._listed)
 
+    def _used(self) -> list[SegmentState]:
+        """The segments that hold something, from old to new."""
+        states = (found.state for found in self._found.values())
+        return sorted((s for s in states if s.first_sequence), key=lambda s: s.first_sequence)
+
+    def _window(self, file: File, segment: int, piece_bytes: int) -> _Window:
+        return _Window(file, segment, self._size_bytes, self._bad_blocks, piece_bytes)
+
     def _survey(self) -> None:
         for segment in segment_ids(self._volume):
             self._next_segment = max(self._next_segment, segment + 1)
             file = self._volume.open(segment_path(segment))
             try:
-                self._survey_segment(segment, _Window(file, self._size_bytes, SURVEY_BYTES))
+                self._survey_segment(segment, self._window(file, segment, SURVEY_BYTES))
             finally:
                 file.close()
 
@@ -205,6 +220,8 @@ class LogScan:
             if found is None:
                 reason = "the segment is missing"
             elif found.state.generation < entry.generation:
+                # What it holds was void before the log entered it again.
+                found.state = replace(found.state, first_sequence=0)
                 reason = "the segment is of an older generation"
             elif found.state.generation == entry.generation and not found.state.first_sequence:
                 reason = "the segment is empty"
@@ -240,7 +257,7 @@ class LogScan:
             return
         file = self._volume.open(segment_path(state.segment))
         try:
-            yield from self._walk(_Window(file, self._size_bytes), state, start)
+            yield from self._walk(self._window(file, state.segment, WINDOW_BYTES), state, start)
         finally:
             file.close()
         self._ends[state.segment] = self.tail.sequence
@@ -359,7 +376,7 @@ class LogScan:
             if found.state.first_sequence == 0 and not self.torn:
                 file = self._volume.open(segment_path(found.state.segment))
                 try:
-                    window = _Window(file, self._size_bytes, SURVEY_BYTES)
+                    window = self._window(file, found.state.segment, SURVEY_BYTES)
                     self.torn = self._is_begun(window, found.state, FIRST_OFFSET)
                 finally:
                     file.close()
