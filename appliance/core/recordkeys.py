@@ -4,6 +4,7 @@ Owns the key space of a contract's partition and of the bucket name registry:
 
 ===============================================  =====================================
 ``b/<bucket>``                                    bucket
+``f/<bucket>``                                    which claim of the name is spent (see ``objects``)
 ``o/<bucket>/<key>\\x00\\x01<order>``               one version of an object
 ``m/<bucket>/<key>``                              says that the key's null version is in parts
 ``u/<bucket>/<key>\\x00\\x01<upload>``              unfinished upload
@@ -56,6 +57,11 @@ def after_prefix(prefix: bytes) -> bytes:
 def bucket_key(bucket: str) -> bytes:
     """Where a bucket's record is."""
     return b"b/" + bucket.encode("ascii")
+
+
+def fence_key(bucket: str) -> bytes:
+    """Where it says which claim of a name is spent."""
+    return b"f/" + bucket.encode("ascii")
 
 
 def registry_key(bucket: str) -> bytes:

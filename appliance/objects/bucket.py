@@ -1,11 +1,17 @@
 """Buckets: made, found, listed, removed.
 
-Owns the order in which the two records of a bucket change. Its name is claimed in the system
-partition first and given back last, so that a name never leads to two contracts:
+Owns the two records of a bucket, which lie in two partitions and so cannot change in one commit:
+the *claim* of its name (system partition) and the bucket's record (its contract's partition). A
+third, the *fence* beside the bucket's record, says up to which version claims are spent.
 
-- create: claim (registry) → bucket record. A crash between leaves a claim that the same contract
-  can use again.
-- delete: bucket record (with the proof that it is empty) → claim. A crash between leaves the same.
+- create: claim the name → put the record, expecting the fence as read and the claim above it.
+- delete: remove the record, with the proof that it is empty, and raise the fence to the claim, in
+  one commit → give the claim back.
+
+Invariant: where there is a bucket's record, the name is claimed by its contract. For a claim is
+given back only when the fence has reached it, and behind the fence no record can be made from it.
+A crash between the steps leaves a claim without a record: its contract uses it again, and once the
+fence has reached it anybody clears it away.
 
 Refuses illegal names, names of others, and the removal of a bucket that holds an object. Unfinished
 uploads go with their bucket.
@@ -23,13 +29,13 @@ from appliance.core.ports import Owner
 from appliance.core.recordkeys import (
     after_prefix,
     bucket_key,
+    fence_key,
     object_root,
     part_root,
     registry_key,
     upload_root,
 )
 from appliance.engine.interface import (
-    BATCH_OPERATIONS_MAX,
     SYSTEM,
     Charge,
     Delete,
@@ -47,7 +53,6 @@ from appliance.objects.records import BucketRecord
 from appliance.objects.replace import TRIES_MAX, as_read
 
 CLAIM_FORMAT: Final = 1
-SWEEP: Final = BATCH_OPERATIONS_MAX // 4
 SCAN_STEP: Final = 1000
 
 
@@ -104,47 +109,75 @@ class Buckets:
         owner = Owner(caller.user_id, caller.display_name)
         record = BucketRecord(owner, self._context.clock.now_ns(), region)
         for _ in range(TRIES_MAX):
-            [existing] = await self._context.engine.read(partition, [bucket_key(name)])
-            [claim] = await self._context.engine.read(SYSTEM, [registry_key(name)])
-            if claim is not None and _claimed_by(claim) != caller.contract:
-                raise _already_exists(name)
-            if existing is not None and claim is not None:
-                return _existing(caller, name, existing)
             try:
-                await self._claim(caller, name, claim)
-                if existing is None:
-                    await self._put_record(partition, name, record)
+                claim = await self._claim(caller, name)
             except Conflict:
                 continue
-            # A delete that crossed may have taken the claim back after the record was made: the
-            # next round sees both, or makes the claim again.
-            [claim] = await self._context.engine.read(SYSTEM, [registry_key(name)])
-            if claim is not None and _claimed_by(claim) == caller.contract and existing is None:
-                self._context.forget(name)
-                return record.show(name), True
+            existing, fence = await self._context.engine.read(
+                partition, [bucket_key(name), fence_key(name)]
+            )
+            if existing is not None:
+                return _existing(caller, name, existing)
+            if _spent(fence) >= claim:
+                await self._give_back(name, claim)
+                continue
+            try:
+                await self._put_record(partition, name, record, fence)
+            except Conflict:
+                continue
+            except LimitExceeded as error:
+                await self._abandon(partition, name, claim)
+                raise S3Error(
+                    "TooManyBuckets", f"You may have {error.limit} buckets, and have them."
+                ) from error
+            self._context.forget(name)
+            return record.show(name), True
         raise S3Error("OperationAborted", "The bucket is being changed. Try again.")
 
-    async def _claim(self, caller: Caller, name: str, claim: Record | None) -> None:
-        """Take the name, or renew the claim, which makes a crossing delete leave it alone."""
-        value = msgpack.packb([CLAIM_FORMAT, caller.contract])
+    async def _claim(self, caller: Caller, name: str) -> int:
+        """The version of the contract's claim of the name, made now if there is none.
+
+        Raises ``S3Error`` BucketAlreadyExists, ``Conflict`` when somebody else was faster.
+        """
+        key = registry_key(name)
+        [claim] = await self._context.engine.read(SYSTEM, [key])
+        if claim is None:
+            value = msgpack.packb([CLAIM_FORMAT, caller.contract])
+            made = await self._context.commit(
+                SYSTEM, [Put(key, value)], [Expect(key, Presence.ABSENT)]
+            )
+            return made.version
+        holder = _claimed_by(claim)
+        if holder != caller.contract:
+            [fence] = await self._context.engine.read(Partition(holder), [fence_key(name)])
+            if _spent(fence) < claim.version:
+                raise _already_exists(name)
+            await self._give_back(name, claim.version)
+            raise Conflict(key)
+        return claim.version
+
+    async def _put_record(
+        self, partition: Partition, name: str, record: BucketRecord, fence: Record | None
+    ) -> None:
+        counter = b"buckets/" + record.owner.user_id.encode("utf-8")
         await self._context.commit(
-            SYSTEM, [Put(registry_key(name), value)], [as_read(registry_key(name), claim)]
+            partition,
+            [Put(bucket_key(name), record.encode(), charges=[Charge(counter, 1)])],
+            [Expect(bucket_key(name), Presence.ABSENT), as_read(fence_key(name), fence)],
+            [Limit(counter, self._context.limits.buckets_per_account)],
         )
 
-    async def _put_record(self, partition: Partition, name: str, record: BucketRecord) -> None:
-        counter = b"buckets/" + record.owner.user_id.encode("utf-8")
-        limit = self._context.limits.buckets_per_account
+    async def _abandon(self, partition: Partition, name: str, claim: int) -> None:
+        """Give back a claim that came to no bucket, unless one was made from it meanwhile."""
         try:
             await self._context.commit(
                 partition,
-                [Put(bucket_key(name), record.encode(), charges=[Charge(counter, 1)])],
+                [_raise_fence(name, claim)],
                 [Expect(bucket_key(name), Presence.ABSENT)],
-                [Limit(counter, limit)],
             )
-        except LimitExceeded as error:
-            raise S3Error(
-                "TooManyBuckets", f"You have {limit} buckets, the most an account may have."
-            ) from error
+        except Conflict:
+            return
+        await self._give_back(name, claim)
 
     async def delete(self, caller: Caller | None, name: str) -> None:
         """Remove an empty bucket and its unfinished uploads.
@@ -155,21 +188,22 @@ class Buckets:
         for _ in range(TRIES_MAX):
             view, _records = await context.bucket(caller, name)
             [claim] = await context.engine.read(SYSTEM, [registry_key(name)])
-            try:
-                await self._delete_record(view)
-            except Conflict:
-                context.forget(name)
-                continue
             context.forget(name)
-            if claim is not None:
-                await self._give_back(name, claim)
+            if claim is None:
+                continue
+            try:
+                await self._delete_record(view, claim.version)
+            except Conflict:
+                continue
+            await self._give_back(name, claim.version)
             return
         raise S3Error("OperationAborted", "The bucket is being changed. Try again.")
 
-    async def _delete_record(self, view: BucketView) -> None:
+    async def _delete_record(self, view: BucketView, claim: int) -> None:
         engine, partition = self._context.engine, view.partition
         roots = (upload_root(view.name), part_root(view.name))
         objects = object_root(view.name)
+        step = self._context.limits.sweep_records
         while True:
             if await engine.scan(partition, objects, after_prefix(objects), 1):
                 raise S3Error(
@@ -179,25 +213,35 @@ class Buckets:
                 )
             left: list[Record] = []
             for root in roots:
-                left += await engine.scan(partition, root, after_prefix(root), SWEEP)
+                left += await engine.scan(partition, root, after_prefix(root), step)
             sweep = [Delete(record.key) for record in left]
-            if len(sweep) < SWEEP:
+            if len(sweep) < step:
                 break
             # Not without the proof: an upload finished meanwhile makes its parts an object's.
             no_objects = ExpectEmpty(objects, after_prefix(objects))
             await self._context.commit(partition, sweep, [view.unchanged(), no_objects])
         empty = [ExpectEmpty(root, after_prefix(root)) for root in (objects, *roots)]
-        await self._context.commit(
-            partition, [Delete(bucket_key(view.name)), *sweep], [view.unchanged(), *empty]
-        )
+        operations = [Delete(bucket_key(view.name)), _raise_fence(view.name, claim), *sweep]
+        await self._context.commit(partition, operations, [view.unchanged(), *empty])
 
-    async def _give_back(self, name: str, claim: Record) -> None:
+    async def _give_back(self, name: str, claim: int) -> None:
+        """Remove a claim the fence has reached."""
         key = registry_key(name)
         try:
-            await self._context.commit(SYSTEM, [Delete(key)], [Expect(key, claim.version)])
+            await self._context.commit(SYSTEM, [Delete(key)], [Expect(key, claim)])
         except Conflict:
-            # Renewed by a create that crossed: the name is in use again.
+            # Somebody who met it spent has removed it; what is there now is another claim.
             return
+
+
+def _raise_fence(name: str, claim: int) -> Put:
+    return Put(fence_key(name), msgpack.packb([CLAIM_FORMAT, claim]))
+
+
+def _spent(fence: Record | None) -> int:
+    """The version up to which claims of a name are spent."""
+    spent: int = 0 if fence is None else msgpack.unpackb(fence.value)[1]
+    return spent
 
 
 def _claimed_by(claim: Record) -> str:

@@ -30,6 +30,7 @@ class ObjectLimits:
     list_buckets: int = 10_000
     buckets_per_account: int = 1000
     bucket_dots_allowed: bool = False
+    sweep_records: int = 5_120
     inline_body_bytes: int = 64 * 1024
     piece_bytes: int = 256 * 1024
     bucket_cache_s: float = 1.0

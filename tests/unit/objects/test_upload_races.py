@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import random
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -18,6 +18,7 @@ from tests.unit.objects.world import (
     ALICE,
     BUCKET,
     BytesBody,
+    RacingEngine,
     World,
     code_of,
     read_all,
@@ -106,7 +107,7 @@ def test_lists_of_uploads_page(limit: int, delimiter: str) -> None:
         asyncio.run(scenario(here))
 
 
-def test_conditional_completions_race() -> None:
+def test_conditional_completions_race(chance: random.Random) -> None:
     async def scenario(here: World) -> None:
         await with_bucket(here)
         ready = [await here.upload("k", [bytes([n]) * 1000, b"z"]) for n in range(6)]
@@ -128,7 +129,7 @@ def test_conditional_completions_race() -> None:
                 await here.store.uploads.abort(ALICE, BUCKET, "k", upload)
         assert (await here.counters())[b"bytes"] == 1001
 
-    with world() as here:
+    with world(engine=RacingEngine(chance)) as here:
         asyncio.run(scenario(here))
 
 
@@ -174,7 +175,7 @@ def test_everything_at_once_on_one_key_leaks_nothing(chance: random.Random) -> N
 
     async def scenario(here: World) -> None:
         await with_bucket(here)
-        for _ in range(15):
+        for _ in range(40):
             await asyncio.gather(*(act(here) for _ in range(8)))
             listed = await here.store.listing.objects(ALICE, BUCKET)
             counters = await here.counters()
@@ -188,7 +189,73 @@ def test_everything_at_once_on_one_key_leaks_nothing(chance: random.Random) -> N
         assert await here.record_keys() == []
         await here.store.buckets.delete(ALICE, BUCKET)
 
-    with world() as here:
+    with world(engine=RacingEngine(chance)) as here:
+        asyncio.run(scenario(here))
+
+
+def test_a_part_replaced_while_its_upload_is_finished(chance: random.Random) -> None:
+    """The object has one of the two contents whole, and its tag says which."""
+
+    async def scenario(here: World) -> None:
+        await with_bucket(here)
+        uploads = here.store.uploads
+        for _ in range(60):
+            upload_id, done = await here.upload("k", [b"a" * 1000, b"", b"end"])
+            others = [
+                uploads.put_part(ALICE, BUCKET, "k", upload_id, number, BytesBody(b"late"))
+                for number in chance.sample((1, 2, 4, 10_000), 2)
+            ]
+            del done[1]
+            complete = uploads.complete(ALICE, BUCKET, "k", upload_id, done)
+            await asyncio.gather(any_of(complete), *map(any_of, others))
+            await any_of(uploads.abort(ALICE, BUCKET, "k", upload_id))
+            listed = (await here.store.listing.objects(ALICE, BUCKET)).entries
+            if listed:
+                assert await here.get("k") == b"a" * 1000 + b"end"
+            counters = await here.counters()
+            assert counters.get(b"bytes", 0) == 1003 * len(listed)
+            await here.store.objects.delete(ALICE, BUCKET, "k")
+            assert await here.record_keys() == []
+
+    with world(engine=RacingEngine(chance)) as here:
+        asyncio.run(scenario(here))
+
+
+def test_completing_twice_at_once_is_completing_once(chance: random.Random) -> None:
+    async def scenario(here: World) -> None:
+        await with_bucket(here)
+        for _ in range(60):
+            upload_id, done = await here.upload("k", [b"a" * 1000, b"end"])
+            complete = here.store.uploads.complete
+            outcomes = await asyncio.gather(
+                *(complete(ALICE, BUCKET, "k", upload_id, done) for _ in range(3))
+            )
+            assert len({outcome.modified_ns for outcome in outcomes}) == 1
+            assert await here.get("k") == b"a" * 1000 + b"end"
+            assert (await here.counters())[b"bytes"] == 1003
+
+    with world(engine=RacingEngine(chance)) as here:
+        asyncio.run(scenario(here))
+
+
+def test_deleting_many_crosses_with_completions(chance: random.Random) -> None:
+    async def later(delete_many: Callable[..., Awaitable[object]]) -> None:
+        for _ in range(chance.randrange(60)):
+            await asyncio.sleep(0)
+        await delete_many(ALICE, BUCKET, [("k", None)])
+
+    async def scenario(here: World) -> None:
+        await with_bucket(here)
+        for _ in range(60):
+            await here.put("k", b"plain")
+            upload_id, done = await here.upload("k", [b"a" * 1000, b"end"])
+            complete = here.store.uploads.complete
+            twice = [complete(ALICE, BUCKET, "k", upload_id, done) for _ in range(2)]
+            await asyncio.gather(*map(any_of, twice), later(here.store.objects.delete_many))
+            await here.store.objects.delete(ALICE, BUCKET, "k")
+            assert await here.record_keys() == []
+
+    with world(engine=RacingEngine(chance)) as here:
         asyncio.run(scenario(here))
 
 

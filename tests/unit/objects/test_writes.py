@@ -19,6 +19,7 @@ from tests.unit.objects.world import (
     BOB,
     BUCKET,
     BytesBody,
+    RacingEngine,
     World,
     code_of,
     read_all,
@@ -75,7 +76,7 @@ def test_conditional_puts() -> None:
 
 
 @pytest.mark.parametrize("size", [10, 200_000])
-def test_one_of_many_conditional_puts_wins(size: int) -> None:
+def test_one_of_many_conditional_puts_wins(size: int, chance: random.Random) -> None:
     async def scenario(here: World) -> None:
         await with_bucket(here)
         only = WriteCondition(if_none_match="*")
@@ -95,11 +96,11 @@ def test_one_of_many_conditional_puts_wins(size: int) -> None:
             assert {error.code for error in lost} == {"PreconditionFailed"} and len(lost) == 11
             await here.store.objects.delete(ALICE, BUCKET, "k")
 
-    with world() as here:
+    with world(engine=RacingEngine(chance)) as here:
         asyncio.run(scenario(here))
 
 
-def test_compare_and_swap_counts_right() -> None:
+def test_compare_and_swap_counts_right(chance: random.Random) -> None:
     """Increments by If-Match from many tasks: none is lost."""
 
     async def increment(here: World, times: int) -> None:
@@ -121,7 +122,7 @@ def test_compare_and_swap_counts_right() -> None:
         await asyncio.gather(*(increment(here, 5) for _ in range(8)))
         assert await here.get("counter") == b"40"
 
-    with world() as here:
+    with world(engine=RacingEngine(chance)) as here:
         asyncio.run(scenario(here))
 
 
@@ -277,4 +278,26 @@ def test_any_history_leaks_nothing(history: list[tuple[str, str, str]]) -> None:
         assert await here.counters() == {}
 
     with world() as here:
+        asyncio.run(scenario(here))
+
+
+def test_tags_cross_with_writes(chance: random.Random) -> None:
+    """A change of tags never brings an older content back, and never loses another's change."""
+
+    async def write(here: World, number: int) -> None:
+        await here.put("k", b"content %d" % number)
+
+    async def tag(here: World) -> None:
+        await here.store.tags.put(ALICE, BUCKET, "k", {"t": "1"})
+
+    async def scenario(here: World) -> None:
+        await with_bucket(here)
+        await write(here, 0)
+        for number in range(1, 40):
+            await asyncio.gather(tag(here), write(here, number), tag(here))
+            assert await here.get("k") == b"content %d" % number
+            info = (await here.store.objects.head(ALICE, BUCKET, "k")).info
+            assert (await here.counters())[b"bytes"] == info.size_bytes
+
+    with world(engine=RacingEngine(chance)) as here:
         asyncio.run(scenario(here))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import itertools
 import random
@@ -14,7 +15,7 @@ import pytest
 from appliance.core.checksums import ChecksumAlgorithm
 from appliance.core.errors import NotFound, S3Error
 from appliance.core.ports import Credential, Owner
-from appliance.engine.interface import Partition
+from appliance.engine.interface import Batch, Committed, Partition, Record
 from appliance.engine.sim import SimulatedEngine
 from appliance.objects.content import OpenObject
 from appliance.objects.limits import ObjectLimits
@@ -115,6 +116,39 @@ class FakeQuotas:
         return self.maximum
 
 
+class RacingEngine(SimulatedEngine):
+    """Lets other tasks run between any two steps, in a seeded order: what is read may be old by
+    the time it is acted on, as it is with a store in another process."""
+
+    def __init__(self, chance: random.Random) -> None:
+        super().__init__()
+        self._chance = chance
+
+    async def _dawdle(self) -> None:
+        long = self._chance.random() < 0.05
+        for _ in range(self._chance.randrange(80 if long else 6)):
+            await asyncio.sleep(0)
+
+    async def read(self, partition: Partition, keys: Sequence[bytes]) -> list[Record | None]:
+        await self._dawdle()
+        found = await super().read(partition, keys)
+        await self._dawdle()
+        return found
+
+    async def scan(
+        self, partition: Partition, start: bytes, end: bytes, limit: int, *, reverse: bool = False
+    ) -> list[Record]:
+        found = await super().scan(partition, start, end, limit, reverse=reverse)
+        await self._dawdle()
+        return found
+
+    async def commit(self, partition: Partition, batch: Batch) -> Committed:
+        await self._dawdle()
+        outcome = await super().commit(partition, batch)
+        await self._dawdle()
+        return outcome
+
+
 class World:
     """A store, its engine, and shorthands for one caller and bucket."""
 
@@ -162,8 +196,8 @@ class World:
         return await self.store.uploads.complete(ALICE, BUCKET, key, upload_id, done)
 
     async def record_keys(self, contract: str = "c1") -> list[bytes]:
-        """Every record key of the contract's partition but the buckets'."""
-        found = await self.engine.scan(Partition(contract), b"c", b"\xff", 1_000_000)
+        """Every record key of the contract's partition but those of its buckets and their names."""
+        found = await self.engine.scan(Partition(contract), b"g", b"\xff", 1_000_000)
         return [record.key for record in found]
 
     async def counters(self, contract: str = "c1") -> Mapping[bytes, int]:
