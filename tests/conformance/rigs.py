@@ -14,6 +14,7 @@ from typing import Final, TypeAlias, TypeVar
 
 from appliance.engine.interface import Engine, Partition
 from appliance.engine.sim import SimulatedEngine
+from tests.conformance.mirrors import open_in_process, open_over_ipc
 
 T = TypeVar("T")
 Opener: TypeAlias = Callable[[Path], AbstractAsyncContextManager[Engine]]
@@ -61,4 +62,8 @@ async def open_simulated(directory: Path) -> AsyncIterator[Engine]:
         await engine.close()
 
 
-OPENERS: Final[dict[str, Opener]] = {"simulated": open_simulated}
+OPENERS: Final[dict[str, Opener]] = {
+    "simulated": open_simulated,
+    "mirror": open_in_process,
+    "mirror-over-ipc": open_over_ipc,
+}

@@ -1,6 +1,6 @@
 """One hash over all a member holds, for comparing the copies of a mirror.
 
-Owns what counts as a member's content: every batch of its log, and every blob file. What lies behind
+Owns what counts as a member's content: every batch of its log, and every blob file. What lies past
 the log's end or in free segments does not. Reads everything; for tests, resync and the scrub.
 """
 

@@ -8,7 +8,8 @@ numbers only, so that the message fits msgpack and costs little.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from dataclasses import fields as fields_of
 from typing import Any, Final, NamedTuple
 
 from appliance.core.errors import InvalidInput
@@ -19,6 +20,9 @@ from appliance.engine.interface import (
     Batch,
     Expect,
     ExpectEmpty,
+    Health,
+    MemberHealth,
+    MirrorState,
     Presence,
     Put,
 )
@@ -115,11 +119,37 @@ class MembersView:
             self.reserve_bytes,
         ]
 
+    def with_paths(self, paths: Mapping[str, str]) -> MembersView:
+        """The same, telling where each drive is mounted; drives without a path are left out."""
+        members = [replace(m, path=paths[m.drive]) for m in self.members if m.drive in paths]
+        return replace(self, members=members)
+
     @classmethod
     def decode(cls, message: Any) -> MembersView:
         """Inverse of ``encode``; further fields of a newer store are ignored."""
         mirror_id, index_directory, limit, members, reason = message[:5]
         return cls(mirror_id, index_directory, limit, [MemberView(*m[:4]) for m in members], reason)
+
+
+def encode_health(health: Health) -> dict[str, Any]:
+    """As a plain map."""
+    fields = asdict(health)
+    fields["state"] = health.state.value
+    fields["members"] = [asdict(member) for member in health.members]
+    return fields
+
+
+def decode_health(message: Any) -> Health:
+    """Inverse of ``encode_health``; further fields of a newer store are ignored."""
+    known = {field.name for field in fields_of(Health)}
+    kept = {name: value for name, value in message.items() if name in known}
+    kept["state"] = MirrorState(kept["state"])
+    inner = {field.name for field in fields_of(MemberHealth)}
+    kept["members"] = [
+        MemberHealth(**{name: value for name, value in member.items() if name in inner})
+        for member in kept["members"]
+    ]
+    return Health(**kept)
 
 
 def encode_commit(partition: str, batch: Batch, request_id: bytes) -> list[Any]:

@@ -227,6 +227,11 @@ class MirrorReader:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in failed)
         raise DataLost(f"no drive holds a valid copy ({reasons})")
 
+    def preferred(self, avoid: frozenset[str]) -> str | None:
+        """The drive most likely asked just now."""
+        drives = [drive for drive in self._sources.drives if drive not in avoid]
+        return drives[0 if self._turn % 2 == 0 else -1] if drives else None
+
     def _order(self, avoid: frozenset[str]) -> list[DriveReader]:
         drives = list(self._sources.drives.values())
         self._turn += 1

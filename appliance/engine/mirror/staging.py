@@ -146,6 +146,8 @@ class StagingContext:
     members: Callable[[], Mapping[str, StagingMember]]
     report: Callable[[str, DriveFault], None]
     inline_limit_bytes: int
+    reserve_bytes: int = 0
+    """Room that staging leaves to the log: what is stored must still be deletable."""
 
 
 class MirrorBlobWriter:
@@ -236,7 +238,11 @@ class MirrorBlobWriter:
         self._finalizer.atexit = False
         expected = None if self._known is None else file_bytes(self._known)
         opening = [
-            asyncio.wrap_future(member.threads.submit(_create, member.volume, trace.path, expected))
+            asyncio.wrap_future(
+                member.threads.submit(
+                    _create, member.volume, trace.path, expected, self._context.reserve_bytes
+                )
+            )
             for member in members
         ]
         try:
@@ -329,7 +335,9 @@ def _remove_later(trace: _Trace, copy: _Copy, future: asyncio.Future[None]) -> N
     trace.give_up(copy)
 
 
-def _create(volume: Volume, path: str, length: int | None) -> File:
+def _create(volume: Volume, path: str, length: int | None, reserve_bytes: int) -> File:
+    if volume.space().free_bytes - (length or 0) < reserve_bytes:
+        raise DriveFault(volume.name, f"making {path}", errno.ENOSPC, "the reserve is reached")
     file = volume.open(path, write=True, create=True)
     if length is not None:
         try:

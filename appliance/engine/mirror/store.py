@@ -9,6 +9,7 @@ Blocking. One thread, but for what says otherwise.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -59,6 +60,7 @@ class Store:
         self.recovery: Final = opened.recovery
         self.losses: Final = opened.losses
         self._resync: ResyncProgress | None = None
+        self._flushing = threading.Lock()
 
     @classmethod
     def open(
@@ -173,9 +175,19 @@ class Store:
             self._resync = None
         return joined
 
-    def abandon_resync(self) -> None:
+    def abandon_resync(self, resync: Resync) -> None:
         """It failed; the drive stays an outsider."""
         self._resync = None
+        resync.abandon()
+
+    def sweep_staging(self) -> None:
+        """Drop what gateways that are gone left behind."""
+        self._upkeep.sweep_staging()
+
+    def stop_reading(self, reason: str) -> None:
+        """End an open store that serves reads alone, so that it is opened anew."""
+        self.losses.clear()
+        self._state.stopped = reason
 
     def repair(self, drive: str, place: bytes) -> bool:
         """A reader found a bad copy on ``drive``: prove it, then write the good bytes over it."""
@@ -190,12 +202,14 @@ class Store:
 
     def checkpoint_if_due(self) -> None:
         """Flush the index when enough was written. Any one thread."""
-        if self._upkeep.wants_checkpoint and not self._state.stopped:
-            self._upkeep.checkpoint()
+        if self._upkeep.wants_checkpoint:
+            self.checkpoint()
 
     def checkpoint(self) -> None:
-        """Flush the index now. Any one thread."""
-        self._upkeep.checkpoint()
+        """Flush the index now. Any thread."""
+        with self._flushing:
+            if not self._state.stopped:
+                self._upkeep.checkpoint()
 
     # -- looking -------------------------------------------------------------------------------
 
@@ -270,4 +284,5 @@ class Store:
         """Stop and give everything back. Idempotent."""
         if not self._state.stopped:
             self._state.stopped = "the store is closed"
-        self._state.close()
+        with self._flushing:
+            self._state.close()

@@ -1,0 +1,257 @@
+"""``MirrorEngine``: the engine interface over one mirror, for any process that may read its drives.
+
+Owns this process's readers, staging and its port to the store. Refuses with ``Unavailable`` what it
+cannot do before the store told who the members are. Invariant: every write goes through the store;
+every byte read is verified here.
+
+Belongs to one event loop, which it never blocks: the index is read through a turnstile, scans and
+bytes in a small pool of threads, each drive is written from threads of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from appliance.core.errors import DriveFault, Unavailable
+from appliance.core.ports import Entropy
+from appliance.engine.interface import (
+    Batch,
+    BlobRef,
+    Committed,
+    Health,
+    Partition,
+    Put,
+    Record,
+)
+from appliance.engine.mirror.blob import spans
+from appliance.engine.mirror.member_files import DriveFiles, MemberFiles
+from appliance.engine.mirror.messages import MembersView, encode_commit
+from appliance.engine.mirror.port import StorePort
+from appliance.engine.mirror.reader import MirrorReader
+from appliance.engine.mirror.staging import (
+    InlineBlob,
+    MirrorBlobWriter,
+    StagedBlob,
+    StagingContext,
+)
+from appliance.engine.mirror.turnstile import Turnstile
+from appliance.engine.rules import REQUEST_ID_BYTES, blob_span, check_batch
+
+READ_STEP_BYTES: Final = 1024 * 1024
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """What may be chosen. A read that takes longer than the hedge is asked of the other drive."""
+
+    patience_s: float = 30.0
+    hedge_s: float = 1.0
+    reader_threads: int = 8
+
+
+class MirrorEngine:
+    """``Engine`` over one mirror."""
+
+    def __init__(
+        self,
+        port: StorePort,
+        *,
+        name: str,
+        entropy: Entropy,
+        settings: ClientSettings | None = None,
+    ) -> None:
+        """``name`` is the role's, for its staging directory."""
+        self._port = port
+        self._entropy = entropy
+        self._settings = settings or ClientSettings()
+        self._loop = asyncio.get_running_loop()
+        self._view: MembersView | None = None
+        self._ready = asyncio.Event()
+        self._files = MemberFiles(f"{name}-{entropy.token(6).hex()}")
+        self._reader = MirrorReader(self._files.open_index, self._suspect)
+        self._index = Turnstile(f"{name} index")
+        self._threads = ThreadPoolExecutor(
+            self._settings.reader_threads, thread_name_prefix=f"{name} reader"
+        )
+        self._slow: dict[str, float] = {}
+        self._changes: asyncio.Task[None] | None = None
+        self._views: asyncio.Queue[MembersView] = asyncio.Queue()
+        self._closed = False
+
+    async def start(self) -> None:
+        """Follow the store. Does not wait for it; see ``ready``."""
+        self._changes = asyncio.create_task(self._follow(), name="members")
+        await self._port.start(self._views.put_nowait)
+
+    async def ready(self, timeout_s: float | None = None) -> None:
+        """Wait until the mirror can be used. Raises ``Unavailable``."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._ready.wait()
+        except TimeoutError:
+            raise Unavailable("the store does not serve yet") from None
+
+    # -- Engine --------------------------------------------------------------------------------
+
+    async def read(self, partition: Partition, keys: Sequence[bytes]) -> list[Record | None]:
+        """See ``Engine``."""
+        self._need()
+        return await self._index.run(partial(self._reader.read, partition, keys))
+
+    async def scan(
+        self,
+        partition: Partition,
+        start: bytes,
+        end: bytes,
+        limit: int,
+        *,
+        reverse: bool = False,
+    ) -> list[Record]:
+        """See ``Engine``."""
+        self._need()
+        if limit <= 0:
+            return []
+        call = partial(self._reader.scan, partition, start, end, limit, reverse)
+        return await self._loop.run_in_executor(self._threads, call)
+
+    async def counters(self, partition: Partition) -> Mapping[bytes, int]:
+        """See ``Engine``."""
+        self._need()
+        return await self._index.run(partial(self._reader.counters, partition))
+
+    async def commit(self, partition: Partition, batch: Batch) -> Committed:
+        """See ``Engine``."""
+        check_batch(batch)
+        request_id = batch.request_id or self._entropy.token(REQUEST_ID_BYTES)
+        message = encode_commit(partition, batch, request_id)
+        blobs = [o.blob for o in batch.operations if isinstance(o, Put) and o.blob is not None]
+        if not any(isinstance(blob, StagedBlob) for blob in blobs):
+            version = await self._port.commit(message)
+            for blob in blobs:
+                assert isinstance(blob, InlineBlob), "checked by encode_commit"
+                blob.adopted = True
+            return Committed(version)
+        # A cancelled caller must not have the files dropped under a commit that is under way.
+        return await asyncio.shield(asyncio.create_task(self._commit_staged(message, blobs)))
+
+    async def _commit_staged(self, message: list[object], blobs: Sequence[object]) -> Committed:
+        version = await self._port.commit(message)
+        for blob in blobs:
+            if isinstance(blob, StagedBlob):
+                blob.settle()
+            elif isinstance(blob, InlineBlob):
+                blob.adopted = True
+        return Committed(version)
+
+    def blob_writer(self, size_bytes: int | None = None) -> MirrorBlobWriter:
+        """See ``Engine``."""
+        view = self._need()
+        context = StagingContext(
+            self._files.directory,
+            self._entropy,
+            self._files.staging_members,
+            self._drive_failed,
+            view.inline_limit_bytes,
+            view.reserve_bytes,
+        )
+        return MirrorBlobWriter(context, size_bytes)
+
+    async def blob_read(
+        self, blob: BlobRef, offset: int = 0, length: int | None = None
+    ) -> AsyncIterator[bytes]:
+        """See ``Engine``."""
+        start, end = blob_span(blob, offset, length)
+        self._need()
+        for first, last in spans(start, end, READ_STEP_BYTES):
+            yield await self._read_step(blob, first, last)
+
+    async def health(self) -> Health:
+        """See ``Engine``."""
+        return await self._port.health()
+
+    async def close(self) -> None:
+        """See ``Engine``."""
+        if self._closed:
+            return
+        self._closed = True
+        await self._port.close()
+        if self._changes is not None:
+            self._changes.cancel()
+            await asyncio.gather(self._changes, return_exceptions=True)
+        await self._index.close()
+        await asyncio.to_thread(self._threads.shutdown)
+        self._reader.close()
+        await asyncio.to_thread(self._files.close)
+
+    # -- reading -------------------------------------------------------------------------------
+
+    async def _read_step(self, blob: BlobRef, start: int, end: int) -> bytes:
+        """One piece; asked of the other drive too when the first does not answer in time, so that
+        a hung drive stalls nobody longer than that."""
+        avoid = self._slow_drives()
+        call = partial(self._reader.read_blob, blob, start, end, avoid=avoid)
+        first = self._loop.run_in_executor(self._threads, call)
+        done, _ = await asyncio.wait({first}, timeout=self._settings.hedge_s)
+        if done:
+            return first.result()
+        asked = self._reader.preferred(avoid)
+        if asked is not None:
+            self._slow[asked] = self._loop.time() + 10 * self._settings.hedge_s
+        call = partial(self._reader.read_blob, blob, start, end, avoid=self._slow_drives())
+        second = self._loop.run_in_executor(self._threads, call)
+        done, _ = await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
+        for late in {first, second} - done:
+            late.add_done_callback(_ignore)
+        return next(iter(done)).result()
+
+    def _slow_drives(self) -> frozenset[str]:
+        if not self._slow:
+            return frozenset()
+        now_s = self._loop.time()
+        self._slow = {drive: until for drive, until in self._slow.items() if until > now_s}
+        return frozenset(self._slow)
+
+    def _suspect(self, drive: str, place: bytes, reason: str) -> None:
+        """Any thread."""
+        self._loop.call_soon_threadsafe(self._port.suspect, drive, place, reason)
+
+    def _drive_failed(self, drive: str, fault: DriveFault) -> None:
+        """A write to a drive failed here; the store, which probes it itself, decides."""
+        _log.warning("staging on drive %s failed: %s", drive, fault)
+
+    # -- members -------------------------------------------------------------------------------
+
+    def _need(self) -> MembersView:
+        if self._view is None:
+            raise Unavailable("the store does not serve yet")
+        return self._view
+
+    async def _follow(self) -> None:
+        """Take in each change of the members, one after the other, off the loop."""
+        while True:
+            view = await self._views.get()
+            before = self._view
+            try:
+                drives: Mapping[str, DriveFiles] = await asyncio.to_thread(self._files.open, view)
+            except DriveFault as fault:
+                _log.warning("a drive of the mirror cannot be opened: %s", fault)
+                continue
+            self._reader.use({drive: files.reader for drive, files in drives.items()})
+            if before is None or before.index_path != view.index_path:
+                self._reader.reopen_index()
+            self._files.show_staging(view, drives)
+            self._view = view
+            self._ready.set()
+
+
+def _ignore(future: asyncio.Future[bytes]) -> None:
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,240 @@
+"""The store's one thread: takes commits and commands from a queue, one batch after the other.
+
+Owns the store object and its life: opened when it can be, closed and opened anew, with growing
+pauses, after it stopped. Refuses commits with ``Unavailable`` while there is no open store: their
+clients try again. Invariant: the store is touched by this thread alone, and every item taken from
+the queue is answered.
+
+No timers form batches: whatever came while one batch was written is the next one.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from appliance.core.errors import ApplianceError, Unavailable
+from appliance.core.ports import Clock
+from appliance.engine.mirror.messages import CommitOrder
+from appliance.engine.mirror.opening import NotYet
+from appliance.engine.mirror.store import Store
+
+TAKEN_AT_ONCE_MAX: Final = 4096
+STEP_EVERY_S: Final = 1.0
+PAUSE_FIRST_S: Final = 1.0
+PAUSE_MAX_S: Final = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A commit to be made."""
+
+    order: CommitOrder
+    answer: object
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Something to be done with the open store between two batches."""
+
+    work: Callable[[Store], object]
+    answer: Callable[[object, Exception | None], None]
+
+
+Deliver: TypeAlias = Callable[[list[tuple[object, object]]], None]
+"""Takes (answer, outcome) pairs of a batch; any thread."""
+
+
+class CommitterThread:
+    """The thread. Made, started and closed by the service."""
+
+    def __init__(
+        self,
+        name: str,
+        clock: Clock,
+        *,
+        open_store: Callable[[], Store],
+        deliver: Deliver,
+        changed: Callable[[Store | None], None],
+        mark_after_s: float,
+        on_bug: Callable[[BaseException], None],
+    ) -> None:
+        """``open_store`` raises ``NotYet`` while drives are missing. ``changed`` is told the open
+        store, or None once it is gone; ``on_bug`` of an error that is our own."""
+        self._queue: queue.SimpleQueue[Commit | Command | None] = queue.SimpleQueue()
+        self._clock = clock
+        self._open_store = open_store
+        self._deliver = deliver
+        self._changed = changed
+        self._mark_after_s = mark_after_s
+        self._on_bug = on_bug
+        self._wake = threading.Event()
+        self._ending = threading.Event()
+        self._store: Store | None = None
+        self._pause_s = PAUSE_FIRST_S
+        self._step_at_s = 0.0
+        self.reason = "the store is starting"
+        self._thread = threading.Thread(target=self._run, name=f"committer {name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def is_started(self) -> bool:
+        """Whether ``start`` was called."""
+        return self._thread.ident is not None
+
+    def put(self, item: Commit | Command) -> None:
+        """Hand over an item. Any thread."""
+        self._queue.put(item)
+
+    def try_open(self) -> None:
+        """Something changed that may let the store open: do not wait for the pause to end."""
+        self._wake.set()
+
+    def end(self, timeout_s: float) -> bool:
+        """Answer what was handed over, close the store, end. Whether that took no longer."""
+        self._ending.set()
+        self._wake.set()
+        self._queue.put(None)
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    # -- the thread ----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._ending.is_set():
+                if self._store is None:
+                    self._try_open()
+                else:
+                    self._serve(self._store)
+            if self._store is not None:
+                self._serve(self._store)  # what was handed over before the end
+            self._close_store("the store is ending")
+            self._refuse_waiting()
+        except BaseException as bug:  # noqa: BLE001 - the thread's outermost frame
+            self._on_bug(bug)
+
+    def _try_open(self) -> None:
+        self._wake.clear()
+        try:
+            self._store = self._open_store()
+        except NotYet as missing:
+            self.reason = str(missing)
+            pause_s = PAUSE_FIRST_S
+        except ApplianceError as error:
+            self.reason = str(error)
+            _log.error("cannot open the mirror: %s", error)
+            pause_s, self._pause_s = self._pause_s, min(self._pause_s * 2, PAUSE_MAX_S)
+        else:
+            self.reason = ""
+            self._step_at_s = self._clock.monotonic_s()
+            self._changed(self._store)
+            return
+        self._pause(pause_s)
+
+    def _pause(self, pause_s: float) -> None:
+        """Wait before the next attempt, answering meanwhile; less when something changes."""
+        end_s = self._clock.monotonic_s() + pause_s
+        while not self._wake.is_set() and self._clock.monotonic_s() < end_s:
+            self._refuse_waiting()
+            self._wake.wait(0.05)
+
+    def _refuse_waiting(self) -> None:
+        """Nobody waits for a store that is not there: clients try again themselves."""
+        while True:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return
+            refusal = Unavailable(self.reason or "the store is restarting")
+            if isinstance(item, Commit):
+                self._deliver([(item.answer, refusal)])
+            elif isinstance(item, Command):
+                item.answer(None, refusal)
+
+    def _serve(self, store: Store) -> None:
+        """One turn: everything that is waiting, or what idleness is for."""
+        try:
+            items = self._take(store)
+            commits: list[Commit] = []
+            for item in items:
+                if isinstance(item, Commit):
+                    commits.append(item)
+                    continue
+                self._commit(store, commits)
+                commits = []
+                self._command(store, item)
+            self._commit(store, commits)
+            if not items and store.needs_mark:
+                store.mark()
+            if self._clock.monotonic_s() >= self._step_at_s and not store.stopped:
+                self._step_at_s = self._clock.monotonic_s() + STEP_EVERY_S
+                store.step()
+        except ApplianceError as error:
+            if not store.stopped:
+                # The index or a rule of the store itself failed: what is durable is for a fresh
+                # start to find out.
+                _log.exception("the store stops")
+            self._close_store(str(error))
+            return
+        if store.stopped and not store.losses:
+            self._close_store(store.stopped)
+
+    def _take(self, store: Store) -> list[Commit | Command]:
+        timeout_s = self._mark_after_s if store.needs_mark else STEP_EVERY_S
+        try:
+            first = self._queue.get(timeout=timeout_s)
+        except queue.Empty:
+            return []
+        items: list[Commit | Command] = [] if first is None else [first]
+        while len(items) < TAKEN_AT_ONCE_MAX:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if item is not None:
+                items.append(item)
+        return items
+
+    def _commit(self, store: Store, commits: Sequence[Commit]) -> None:
+        if not commits:
+            return
+        try:
+            outcomes = store.commit([commit.order for commit in commits])
+        except ApplianceError as error:
+            lost = Unavailable(str(error))
+            self._deliver([(commit.answer, lost) for commit in commits])
+            raise
+        self._pause_s = PAUSE_FIRST_S
+        self._deliver(
+            [(commit.answer, outcome) for commit, outcome in zip(commits, outcomes, strict=True)]
+        )
+
+    def _command(self, store: Store, command: Command) -> None:
+        try:
+            result = command.work(store)
+        except ApplianceError as error:
+            command.answer(None, error)
+            if store.stopped and not store.losses:
+                raise
+            return
+        command.answer(result, None)
+
+    def _close_store(self, reason: str) -> None:
+        store, self._store = self._store, None
+        if store is None:
+            return
+        self.reason = reason
+        self._changed(None)
+        store.close()
+        if not self._ending.is_set():
+            pause_s, self._pause_s = self._pause_s, min(self._pause_s * 2, PAUSE_MAX_S)
+            self._pause(pause_s)

@@ -1,0 +1,417 @@
+"""The store as other roles meet it: asynchronous, over IPC or in the same process.
+
+Owns the committer thread, the chores beside it (checkpoints, state transfers), and what is known of
+the assembly. Refuses with ``Unavailable`` while the mirror is not open; clients try again.
+Invariant: a commit handed over is answered by the committer or fails as ``Unavailable``, whatever
+becomes of its caller.
+
+All methods belong to one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from appliance.core.errors import ApplianceError, Refused, Unavailable
+from appliance.core.ports import Clock, Entropy, Volume
+from appliance.engine.interface import Health, MemberHealth, MirrorState
+from appliance.engine.mirror.assembly import AssemblyMessage, open_drive
+from appliance.engine.mirror.committer_thread import Command, Commit, CommitterThread
+from appliance.engine.mirror.member import Member
+from appliance.engine.mirror.messages import (
+    CommitOrder,
+    MembersView,
+    Staged,
+    decode_commit,
+    encode_health,
+)
+from appliance.engine.mirror.opening import NotYet, Orders, Ports
+from appliance.engine.mirror.resync_driver import ResyncDriver
+from appliance.engine.mirror.staging_lock import sweep_if_free
+from appliance.engine.mirror.state import Callbacks, StoreSettings
+from appliance.engine.mirror.store import Store
+from appliance.runtime.ipc import Handler, Peer
+from appliance.runtime.lanes import ThreadLanes
+
+CHORES_EVERY_S: Final = 0.5
+END_TIMEOUT_S: Final = 20.0
+ALERTS_KEPT: Final = 100
+BUG_EXIT_CODE: Final = 70
+
+_log = logging.getLogger(__name__)
+
+
+def end_process(bug: BaseException) -> None:
+    """A broken invariant ends the process: the service manager starts it again, and recovery finds
+    out what is durable."""
+    _log.critical("the store has a bug and ends", exc_info=bug)
+    os._exit(BUG_EXIT_CODE)
+
+
+class StoreService:
+    """One mirror's store."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        settings: StoreSettings | None = None,
+        on_bug: Callable[[BaseException], None] = end_process,
+    ) -> None:
+        self._clock = clock
+        self._entropy = entropy
+        self._settings = settings or StoreSettings()
+        self._loop = asyncio.get_running_loop()
+        self._assembly: AssemblyMessage | None = None
+        self._waiting_since_s = clock.monotonic_s()
+        self._orders = Orders()
+        self._peers: set[Peer] = set()
+        self._watchers: list[Callable[[MembersView], None]] = []
+        self._store: Store | None = None
+        self._view: MembersView | None = None
+        self._lanes: ThreadLanes | None = None
+        self._closing = False
+        self._ended = threading.Event()
+        self._repairing: set[tuple[str, bytes]] = set()
+        self.alerts: Final[list[str]] = []
+        self.serving: Final = asyncio.Event()
+        """Set while there is an open store."""
+        self._thread = CommitterThread(
+            "store",
+            clock,
+            open_store=self._open_store,
+            deliver=self._deliver,
+            changed=self._store_changed,
+            mark_after_s=self._settings.mark_after_s,
+            on_bug=on_bug,
+        )
+        self._resync = ResyncDriver(clock, self._command_blocking)
+        self._chores = threading.Thread(target=self._do_chores, name="chores", daemon=True)
+
+    def start(self, assembly: object) -> None:
+        """Begin with what control says is there: the ``assembly`` message. Does not wait. Raises
+        ``InvalidInput``."""
+        self._assembly = AssemblyMessage.decode(assembly)
+        self._thread.start()
+        self._chores.start()
+
+    async def close(self) -> None:
+        """Answer what was handed over and end. Idempotent."""
+        if self._closing:
+            return
+        self._closing = True
+        self._ended.set()
+        if self._thread.is_started():
+            await asyncio.to_thread(self._chores.join, END_TIMEOUT_S)
+            await asyncio.to_thread(self._thread.end, END_TIMEOUT_S)
+        if self._lanes is not None:
+            self._lanes.close()
+
+    # -- what others call ----------------------------------------------------------------------
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """For ``ipc.serve``, together with ``peer_opened`` and ``peer_closed``."""
+        return {
+            "commit": self._on_commit,
+            "members": self._on_members,
+            "suspect": self._on_suspect,
+            "health": self._on_health,
+            "counters": self._on_counters,
+            "assembly_changed": self._on_assembly_changed,
+            "override": self._on_override,
+        }
+
+    def peer_opened(self, peer: Peer) -> None:
+        """For ``ipc.serve``'s ``on_open``."""
+        self._peers.add(peer)
+
+    def peer_closed(self, peer: Peer) -> None:
+        """For ``ipc.serve``'s ``on_close``: a gateway that is gone leaves its staging behind."""
+        self._peers.discard(peer)
+        self._loop.call_later(1.0, self._sweep_soon)
+
+    def watch(self, callback: Callable[[MembersView], None]) -> None:
+        """Call back with the members whenever they change: for a client in this process."""
+        self._watchers.append(callback)
+
+    def commit(self, message: object) -> asyncio.Future[int]:
+        """The version, or an ``EngineError``. Raises ``InvalidInput``, ``Unavailable``."""
+        order = decode_commit(message)
+        answer: asyncio.Future[int] = self._loop.create_future()
+        if any(isinstance(one.blob, Staged) for one in order.orders):
+            task = self._loop.create_task(self._complete(order, answer), name="complete staged")
+            task.add_done_callback(lambda done: done.exception())
+        else:
+            self._thread.put(Commit(order, answer))
+        return answer
+
+    def view(self) -> MembersView:
+        """The members now. Raises ``Unavailable``."""
+        if self._view is None:
+            raise Unavailable(self._thread.reason or "the store is starting")
+        return self._view
+
+    async def health(self) -> Health:
+        """At a glance; also while no store is open."""
+        store = self._store
+        if store is None:
+            drives = self._assembly.drives if self._assembly is not None else {}
+            members = [MemberHealth(drive, False, True, "not open") for drive in sorted(drives)]
+            return Health(MirrorState.OFFLINE, self._thread.reason, members)
+        return await asyncio.to_thread(store.health)
+
+    def counters(self) -> dict[str, int]:
+        """For metrics."""
+        return {} if self._store is None else self._store.counts()
+
+    def suspect(self, drive: str, place: bytes) -> None:
+        """A reader found a bad copy. Each is looked at once at a time."""
+        if (drive, place) in self._repairing or self._store is None:
+            return
+        self._repairing.add((drive, place))
+
+        def answer(result: object, error: Exception | None) -> None:
+            self._loop.call_soon_threadsafe(self._repairing.discard, (drive, place))
+            if error is not None:
+                _log.warning("a bad copy on drive %s cannot be repaired: %s", drive, error)
+            elif result:
+                _log.warning("a bad copy on drive %s was repaired", drive)
+
+        self._thread.put(Command(lambda store: store.repair(drive, place), answer))
+
+    def assembly_changed(self, message: object) -> None:
+        """A drive came or went. Raises ``InvalidInput``."""
+        before, self._assembly = self._assembly, AssemblyMessage.decode(message)
+        after = self._assembly
+        self._waiting_since_s = self._clock.monotonic_s()
+        old = {} if before is None else before.drives
+        gone = [d for d in old if d not in after.drives or after.drives[d].path != old[d].path]
+
+        def change(store: Store) -> None:
+            for drive in gone:
+                store.lose(drive, "it was taken away")
+            for one in after.drives.values():
+                if one.drive not in store.members and one.drive not in store.outsiders():
+                    store.add_outsider(open_drive(one))
+
+        self._thread.put(Command(change, _log_failure))
+        self._thread.try_open()
+        self._resync.try_again()
+
+    def override(
+        self, *, forced: bool = False, chosen: str | None = None, losses: bool = False
+    ) -> None:
+        """The operator's word for the next attempt to open; see ``Orders``."""
+        self._orders = Orders(waited=True, forced=forced, chosen=chosen, accept_losses=losses)
+        self._thread.put(Command(_stop_for_losses, _log_failure))
+        self._thread.try_open()
+
+    # -- handlers ------------------------------------------------------------------------------
+
+    def _on_commit(self, _peer: Peer, message: Any) -> asyncio.Future[int]:
+        return self.commit(message)
+
+    async def _on_members(self, _peer: Peer, _message: Any) -> object:
+        return self.view().encode()
+
+    async def _on_suspect(self, _peer: Peer, message: Any) -> None:
+        drive, place, _reason = message
+        self.suspect(drive, place)
+
+    async def _on_health(self, _peer: Peer, _message: Any) -> object:
+        return encode_health(await self.health())
+
+    async def _on_counters(self, _peer: Peer, _message: Any) -> object:
+        return self.counters()
+
+    async def _on_assembly_changed(self, _peer: Peer, message: Any) -> None:
+        self.assembly_changed(message)
+
+    async def _on_override(self, _peer: Peer, message: Any) -> None:
+        self.override(
+            forced=bool(message.get("forced")),
+            chosen=message.get("chosen"),
+            losses=bool(message.get("accept_losses")),
+        )
+
+    async def _complete(self, order: CommitOrder, answer: asyncio.Future[int]) -> None:
+        """Bring staged blobs to drives that lack them before the committer has to."""
+        try:
+            store = self._store
+            if store is not None:
+                orders = list(order.orders)
+                for number, one in enumerate(orders):
+                    if isinstance(one.blob, Staged) and store.lacks(one.blob):
+                        blob = await asyncio.to_thread(store.complete_staged, one.blob)
+                        orders[number] = one._replace(blob=blob)
+                order = order._replace(orders=orders)
+            self._thread.put(Commit(order, answer))
+        except ApplianceError as error:
+            if not answer.done():
+                answer.set_exception(error)
+
+    # -- on the committer's thread -------------------------------------------------------------
+
+    def _open_store(self) -> Store:
+        message = self._assembly
+        assert message is not None, "started with one"
+        assembly, troubles = message.open()
+        for trouble in troubles:
+            self._alert(trouble)
+        waited_s = self._clock.monotonic_s() - self._waiting_since_s
+        orders = self._orders
+        if waited_s >= self._settings.missing_members_wait_s and not orders.waited:
+            orders = Orders(waited=True)
+        lanes = self._fresh_lanes()
+        roots = {one.drive: one.path for one in message.drives.values()}
+        try:
+            store = Store.open(
+                assembly,
+                Ports(self._clock, self._entropy, lanes),
+                self._settings,
+                callbacks=Callbacks(self._alert, self._tell_members, _retire),
+                orders=orders,
+                spawn=_spawn,
+                sweep=lambda volumes, name: _sweep(roots, volumes, name),
+            )
+        except BaseException as error:
+            for volume in assembly.volumes:
+                volume.close()
+            if not isinstance(error, NotYet):
+                self._orders = Orders()
+            raise
+        self._orders = Orders()
+        return store
+
+    def _fresh_lanes(self) -> ThreadLanes:
+        """A lane that hangs in an earlier life's call is left to it."""
+        if self._lanes is not None:
+            self._lanes.close()
+        self._lanes = ThreadLanes(self._clock)
+        return self._lanes
+
+    def _deliver(self, outcomes: list[tuple[object, object]]) -> None:
+        self._post(self._settle, outcomes)
+
+    def _settle(self, outcomes: list[tuple[asyncio.Future[int], int | Exception]]) -> None:
+        """On the loop: one wake-up for a whole batch."""
+        for answer, outcome in outcomes:
+            if answer.done():
+                continue  # its caller went away; the commit stands
+            if isinstance(outcome, Exception):
+                answer.set_exception(outcome)
+            else:
+                answer.set_result(outcome)
+
+    def _store_changed(self, store: Store | None) -> None:
+        self._store = store
+        self._resync.use(store)
+        if store is None:
+            self._waiting_since_s = self._clock.monotonic_s()
+            self._post(self._show, None)
+        else:
+            self._tell_members()
+
+    def _tell_members(self) -> None:
+        """The members changed: tell everybody who reads."""
+        store, message = self._store, self._assembly
+        if store is None or message is None:
+            return
+        paths = {one.drive: one.path for one in message.drives.values()}
+        self._post(self._show, store.view().with_paths(paths))
+
+    def _alert(self, text: str) -> None:
+        _log.error("%s", text)
+        self._post(self._keep_alert, text)
+
+    def _post(self, callback: Callable[..., object], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *arguments)
+        except RuntimeError:
+            _log.debug("the event loop is gone")  # the process is ending: nobody waits any more
+
+    def _command_blocking(self, work: Callable[[Store], object]) -> object:
+        """Have the committer do ``work`` and wait for it. From a chore's thread."""
+        done = threading.Event()
+        result: list[object] = [None, None]
+
+        def answer(value: object, error: Exception | None) -> None:
+            result[:] = [value, error]
+            done.set()
+
+        self._thread.put(Command(work, answer))
+        while not done.wait(CHORES_EVERY_S):
+            if self._ended.is_set():
+                raise Unavailable("the store is ending")
+        if isinstance(result[1], Exception):
+            raise result[1]
+        return result[0]
+
+    # -- on the loop ---------------------------------------------------------------------------
+
+    def _show(self, view: MembersView | None) -> None:
+        self._view = view
+        if view is None:
+            self.serving.clear()
+            return
+        self.serving.set()
+        message = view.encode()
+        for peer in self._peers:
+            peer.notify("members_changed", message)
+        for watcher in self._watchers:
+            watcher(view)
+
+    def _keep_alert(self, text: str) -> None:
+        self.alerts.append(text)
+        del self.alerts[:-ALERTS_KEPT]
+        for peer in self._peers:
+            if peer.role == "control":
+                peer.notify("alert", {"text": text})
+
+    def _sweep_soon(self) -> None:
+        if not self._closing:
+            self._thread.put(Command(lambda store: store.sweep_staging(), _log_failure))
+
+    # -- chores --------------------------------------------------------------------------------
+
+    def _do_chores(self) -> None:
+        """Work beside the committer that may take long."""
+        while not self._ended.wait(CHORES_EVERY_S):
+            store = self._store
+            if store is None:
+                continue
+            try:
+                store.checkpoint_if_due()
+                self._resync.step()
+            except ApplianceError as error:
+                _log.warning("a chore failed and is tried again: %s", error)
+
+
+def _stop_for_losses(store: Store) -> None:
+    if store.losses:
+        store.stop_reading("the operator decided")
+
+
+def _log_failure(_result: object, error: Exception | None) -> None:
+    if error is not None and not isinstance(error, Unavailable | Refused):
+        _log.warning("the store refused an order: %s", error)
+
+
+def _spawn(call: Callable[[], None]) -> None:
+    threading.Thread(target=call, name="segment", daemon=True).start()
+
+
+def _retire(member: Member) -> None:
+    """Closing files of a failed drive may hang: not on the committer's thread."""
+    threading.Thread(target=member.close, name=f"retire {member.drive_id}", daemon=True).start()
+
+
+def _sweep(roots: Mapping[str, str], volumes: Sequence[Volume], directory: str) -> int:
+    return sweep_if_free([Path(roots[v.name]) for v in volumes if v.name in roots], directory)
