@@ -42,6 +42,7 @@ from appliance.engine.interface import (
     Expect,
     ExpectEmpty,
     Limit,
+    Operation,
     Partition,
     Presence,
     Put,
@@ -221,7 +222,11 @@ class Buckets:
             no_objects = ExpectEmpty(objects, after_prefix(objects))
             await self._context.commit(partition, sweep, [view.unchanged(), no_objects])
         empty = [ExpectEmpty(root, after_prefix(root)) for root in (objects, *roots)]
-        operations = [Delete(bucket_key(view.name)), _raise_fence(view.name, claim), *sweep]
+        operations: list[Operation] = [
+            Delete(bucket_key(view.name)),
+            _raise_fence(view.name, claim),
+            *sweep,
+        ]
         await self._context.commit(partition, operations, [view.unchanged(), *empty])
 
     async def _give_back(self, name: str, claim: int) -> None:

@@ -222,6 +222,28 @@ def test_creates_and_deletes_that_cross(chance: random.Random) -> None:
         asyncio.run(scenario(here))
 
 
+def test_a_claim_given_up_is_not_anothers(chance: random.Random) -> None:
+    """Alice, who has all her buckets, and Bob ask for one name of their contract at once."""
+
+    async def scenario(here: World) -> None:
+        buckets = here.store.buckets
+        await buckets.create(ALICE, "bucket-hers")
+        for _ in range(100):
+            full, made = await asyncio.gather(
+                buckets.create(ALICE, BUCKET), buckets.create(BOB, BUCKET), return_exceptions=True
+            )
+            assert isinstance(full, S3Error)
+            assert full.code in ("TooManyBuckets", "BucketAlreadyExists")
+            assert not isinstance(made, BaseException) and made[1]
+            [claim] = await here.engine.read(SYSTEM, [registry_key(BUCKET)])
+            assert claim is not None
+            await buckets.delete(BOB, BUCKET)
+
+    limits = replace(SMALL_LIMITS, buckets_per_account=1)
+    with world(limits, engine=RacingEngine(chance)) as here:
+        asyncio.run(scenario(here))
+
+
 @pytest.mark.parametrize("sweep_records", [2, 5000])
 def test_objects_cross_with_their_buckets_end(sweep_records: int, chance: random.Random) -> None:
     """No object, upload or part outlives its bucket or appears in the next one of that name."""
