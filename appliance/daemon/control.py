@@ -138,12 +138,7 @@ class Control:
         self._disks = Disks(
             self._bay(),
             mirrors_directory=config.paths.state / "mirrors",
-            make_mirror=partial(
-                engines.make_mirror,
-                clock=self._clock,
-                entropy=self._entropy,
-                owners=self._owners,
-            ),
+            make_mirror=partial(engines.make_mirror, owners=self._owners),
             clock=self._clock,
             entropy=self._entropy,
             owners=self._owners,

@@ -1,4 +1,4 @@
-"""The mirror engine as the daemon uses it: made, opened by a store, reached by the others.
+"""The mirror engine as the daemon uses it: made by control, reached by control and gateways.
 
 Owns the adaptation between control's words for drives and the engine's. Refuses nothing itself.
 """
@@ -10,39 +10,23 @@ from pathlib import Path
 
 from appliance.control.disks.creation import NewMirror
 from appliance.control.disks.permissions import Owners
-from appliance.core.errors import Unavailable
-from appliance.core.ports import Clock, Entropy
 from appliance.daemon.config import Config
 from appliance.engine.interface import Engine
+from appliance.engine.mirror.launch import DrivePath, connect_engine
+from appliance.engine.mirror.launch import make_mirror as lay_out_mirror
 
 
-def make_mirror(
-    new: NewMirror, *, clock: Clock, entropy: Entropy, owners: Owners | None = None
-) -> None:
+def make_mirror(new: NewMirror, *, owners: Owners | None = None) -> None:
     """Lay out a new mirror on two empty drives. Blocking; durable on return."""
-    from appliance.engine.mirror.create import NewDrive, NewMirrorPlan, create_mirror
-    from appliance.system.files import DirectoryVolume
-
-    volumes = [DirectoryVolume(member.path, member.drive_id) for member in new.members]
-    index = DirectoryVolume(new.index_directory, "index")
-    witness = DirectoryVolume(new.witness_file.parent, "witness")
-    try:
-        drives = [
-            NewDrive(member.drive_id, volume, serial=member.serial, label=new.name)
-            for member, volume in zip(new.members, volumes, strict=True)
-        ]
-        plan = NewMirrorPlan(
-            new.mirror_id,
-            drives,
-            index,
-            str(new.index_directory),
-            witness,
-            new.witness_file.name,
-        )
-        create_mirror(plan, clock=clock, entropy=entropy)
-    finally:
-        for volume in (*volumes, index, witness):
-            volume.close()
+    lay_out_mirror(
+        new.mirror_id,
+        [
+            DrivePath(member.drive_id, member.path, serial=member.serial, label=new.name)
+            for member in new.members
+        ],
+        index_directory=new.index_directory,
+        witness_file=new.witness_file,
+    )
     if owners is not None:
         for member in new.members:
             _give(member.path, owners)
@@ -59,5 +43,11 @@ def _give(directory: Path, owners: Owners) -> None:
 
 
 async def connect(config: Config, mirror: str, *, role: str) -> Engine:
-    """The engine behind a mirror's store. Raises ``Unreachable`` or ``Unavailable``."""
-    raise Unavailable("soon")
+    """The engine behind a mirror's store; waits until that serves."""
+    engine = await connect_engine(config.store_socket(mirror), role=role.replace(" ", "-"))
+    try:
+        await engine.ready()
+    except BaseException:
+        await engine.close()
+        raise
+    return engine
