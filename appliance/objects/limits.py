@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-MEBIBYTE = 1024 * 1024
-GIBIBYTE = 1024 * MEBIBYTE
+MEBIBYTE: Final = 1024 * 1024
+GIBIBYTE: Final = 1024 * MEBIBYTE
 
 
 @dataclass(frozen=True, slots=True)
