@@ -11,6 +11,7 @@ import errno
 import json
 import mmap
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,7 @@ from appliance.core.errors import DriveFault
 from appliance.system import process
 
 PROBE_DEADLINE_S: Final = 10.0
+ANSWER_S: Final = 10.0
 FORMAT_DEADLINE_S: Final = 900.0
 """mkfs discards the whole device first, which some large SSDs take minutes for."""
 
@@ -27,6 +29,8 @@ _SYS_BLOCK: Final = Path("/sys/block")
 _SECTOR_BYTES: Final = 512
 _ALIGNMENT_BYTES: Final = 4096
 _DELETED: Final = " (deleted)"
+_reading: Final[dict[str, threading.Thread]] = {}
+_reading_lock: Final = threading.Lock()
 
 
 def attribute(name: str, path: str) -> str:
@@ -110,8 +114,25 @@ def signatures(node: str) -> tuple[Signature, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def answers(node: str) -> bool:
-    """Whether the device really reads, past every cache: a dead one keeps its node and size."""
+def answers(node: str, *, deadline_s: float = ANSWER_S) -> bool:
+    """Whether the device really reads, past every cache: a dead one keeps its node and size.
+
+    A read that hangs costs its deadline once; while it hangs, the answer is no, at once.
+    """
+    outcome: list[bool] = []
+    with _reading_lock:
+        if node in _reading and _reading[node].is_alive():
+            return False
+        reader = threading.Thread(
+            target=lambda: outcome.append(_reads(node)), name=f"probe {node}", daemon=True
+        )
+        _reading[node] = reader
+        reader.start()
+    reader.join(deadline_s)
+    return outcome == [True]
+
+
+def _reads(node: str) -> bool:
     try:
         descriptor = os.open(node, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
     except OSError:

@@ -17,31 +17,43 @@ class Notifier:
     """Tells systemd how this process is. Any thread; never raises."""
 
     def __init__(self) -> None:
-        self._channel = sdnotify.SystemdNotifier(debug=False)
+        # Without an address the library would leave a socket behind for the collector.
+        told = bool(os.environ.get("NOTIFY_SOCKET"))
+        self._channel = sdnotify.SystemdNotifier(debug=False) if told else None
 
     def ready(self, status: str) -> None:
         """The process serves (``Type=notify``)."""
-        self._channel.notify(f"READY=1\nSTATUS={_line(status)}")
+        self._tell(f"READY=1\nSTATUS={_line(status)}")
 
     def status(self, status: str) -> None:
         """What ``systemctl status`` shows."""
-        self._channel.notify(f"STATUS={_line(status)}")
+        self._tell(f"STATUS={_line(status)}")
 
     def reloading(self, monotonic_us: int) -> None:
         """A reload began; ``ready`` ends it."""
-        self._channel.notify(f"RELOADING=1\nMONOTONIC_USEC={monotonic_us}")
+        self._tell(f"RELOADING=1\nMONOTONIC_USEC={monotonic_us}")
 
     def stopping(self, status: str) -> None:
         """The process winds down."""
-        self._channel.notify(f"STOPPING=1\nSTATUS={_line(status)}")
+        self._tell(f"STOPPING=1\nSTATUS={_line(status)}")
 
     def alive(self) -> None:
         """Feed the watchdog."""
-        self._channel.notify("WATCHDOG=1")
+        self._tell("WATCHDOG=1")
 
     def extend_timeout(self, seconds: float) -> None:
         """Ask for more time to start or stop, while recovery makes progress."""
-        self._channel.notify(f"EXTEND_TIMEOUT_USEC={int(seconds * _MICROSECONDS)}")
+        self._tell(f"EXTEND_TIMEOUT_USEC={int(seconds * _MICROSECONDS)}")
+
+    def close(self) -> None:
+        """Give the socket back. Idempotent; nothing is told afterwards."""
+        channel, self._channel = self._channel, None
+        if channel is not None and channel.socket is not None:
+            channel.socket.close()
+
+    def _tell(self, message: str) -> None:
+        if self._channel is not None:
+            self._channel.notify(message)
 
 
 def watchdog_interval_s() -> float | None:

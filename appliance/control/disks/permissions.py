@@ -18,7 +18,7 @@ SERVICE_GROUP: Final = "appliance"
 STAGING: Final = "staging"
 _PRIVATE: Final = 0o700
 _PASS_THROUGH: Final = 0o710
-_READABLE: Final = 0o750
+_READABLE: Final = 0o2750
 _SHARED: Final = 0o2770
 
 
@@ -51,7 +51,10 @@ def make_private(directory: Path, owners: Owners | None) -> None:
 
 
 def give_to_store(directory: Path, owners: Owners | None) -> None:
-    """The root of a drive, or a directory the store alone writes. Idempotent."""
+    """The root of a drive, or a directory the store alone writes and gateways read. Idempotent.
+
+    Set-group-id, so that whatever the store makes there can be read by gateways.
+    """
     directory.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
     if owners is None:
         return
