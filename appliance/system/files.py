@@ -185,6 +185,11 @@ class DirectoryVolume:
         """See ``core.ports.Volume``."""
         return self._name
 
+    @property
+    def is_direct(self) -> bool:
+        """Whether durable files bypass the page cache. Known once one was opened."""
+        return self._direct is True
+
     def open(
         self, path: str, *, write: bool = False, create: bool = False, durable: bool = False
     ) -> DirectoryFile:
