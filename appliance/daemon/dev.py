@@ -35,10 +35,9 @@ from appliance.daemon.config import (
     load,
 )
 from appliance.daemon.development import MIRROR
+from appliance.daemon.directories import make_directory
 from appliance.daemon.exits import complain
 from appliance.daemon.journal import start_logging
-from appliance.daemon.setup import make_directory, make_keys, recovery_notice
-from appliance.runtime.clock import SystemEntropy
 from appliance.runtime.ipc import connect
 
 DEFAULT_PORT: Final = 8443
@@ -64,9 +63,9 @@ def run(options: Options) -> int:
     """Run until a signal; the exit code."""
     start_logging("dev", "info", os.environ)
     try:
-        config, file, notice = prepare(options)
+        config, file = prepare(options)
         start_logging("dev", config.log.level, os.environ)
-        asyncio.run(_supervise(options, config, file, notice))
+        asyncio.run(_supervise(options, config, file))
     except Ended as ended:
         return ended.code
     except ApplianceError as error:
@@ -74,9 +73,8 @@ def run(options: Options) -> int:
     return 0
 
 
-def prepare(options: Options) -> tuple[Config, Path, str]:
-    """Directories, keys and the children's configuration file; the recovery key's notice when one
-    was made. Raises ``ApplianceError``."""
+def prepare(options: Options) -> tuple[Config, Path]:
+    """Directories and the children's configuration file. Raises ``ApplianceError``."""
     state = options.state.resolve()
     make_directory(state, 0o755)
     drives = [path.resolve() for path in options.drives]
@@ -100,9 +98,7 @@ def prepare(options: Options) -> tuple[Config, Path, str]:
     )
     file = runtime / "appliance.toml"
     file.write_text(as_toml(config), encoding="utf-8")
-    config = load(file, os.environ)
-    private = make_keys(config, SystemEntropy())
-    return config, file, "" if private is None else recovery_notice(private)
+    return load(file, os.environ), file
 
 
 def _runtime_directory(state: Path) -> Path:
@@ -117,14 +113,14 @@ def _runtime_directory(state: Path) -> Path:
     return runtime
 
 
-async def _supervise(options: Options, config: Config, file: Path, notice: str) -> None:
+async def _supervise(options: Options, config: Config, file: Path) -> None:
     supervisor = Supervisor(options, config, file)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, supervisor.stop_asked)
     loop.add_signal_handler(signal.SIGHUP, supervisor.reload)
     try:
-        await supervisor.run(notice)
+        await supervisor.run()
     finally:
         await supervisor.stop()
 
@@ -156,13 +152,13 @@ class Supervisor:
     def _child(self, role: str, command: list[str]) -> Child:
         return Child(role, command, dict(os.environ), self._pipe, self._tell_ready)
 
-    async def run(self, notice: str) -> None:
+    async def run(self) -> None:
         """Serve until asked to stop. Raises ``Ended`` when a role cannot be had."""
         ready = self._options.ready_file
         if ready is not None:
             ready.unlink(missing_ok=True)
         running = [asyncio.create_task(child.run(), name=child.role) for child in self._children]
-        starting = asyncio.create_task(self._start(notice), name="start")
+        starting = asyncio.create_task(self._start(), name="start")
         stopping = asyncio.create_task(self._until_asked(), name="stop")
         try:
             await asyncio.wait([starting, stopping, *running], return_when=asyncio.FIRST_COMPLETED)
@@ -212,12 +208,14 @@ class Supervisor:
             if child.process_id:
                 os.kill(child.process_id, signal.SIGHUP)
 
-    async def _start(self, notice: str) -> None:
+    async def _start(self) -> None:
         try:
             async with asyncio.timeout(START_S):
                 for child in self._children:
                     await child.was_ready.wait()
                 self._told = await self._describe()
+                # For a person's eyes alone: not for the ready file.
+                notice = self._told.pop("recovery_notice")
         except TimeoutError:
             late = [f"{each.role} ({each.status})" for each in self._children]
             raise Unreachable(f"cannot start within {START_S:.0f} s: {', '.join(late)}") from None
@@ -289,6 +287,5 @@ def _aws_line(told: Mapping[str, Any]) -> str:
 
 def _program(name: str) -> str:
     """The command as the person can call it."""
-    if shutil.which(name):
-        return name
-    return shlex.quote(str(Path(sys.executable).parent / name))
+    beside = Path(sys.executable).parent / name
+    return name if shutil.which(name) or not beside.exists() else shlex.quote(str(beside))
