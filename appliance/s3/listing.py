@@ -110,6 +110,10 @@ async def list_object_versions(context: Context, request: Request) -> None:
 
 async def _page(context: Context, request: Request, after: str, limit: int) -> Listing:
     bucket = request.bucket or ""
+    if request.query.get("allow-unordered") == "true" and request.query.get("delimiter"):
+        # An extension that big-data connectors use: any order is allowed, ours included.
+        message = "allow-unordered cannot be combined with a delimiter"
+        raise invalid_argument("allow-unordered", "true", message)
     if limit == 0:
         await context.store.buckets.head(request.caller, bucket)
         return _EMPTY

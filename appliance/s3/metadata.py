@@ -82,8 +82,7 @@ def content_headers(request: Request) -> dict[str, str]:
     headers = {name: request.headers[name] for name in _STORED_HEADERS if name in request.headers}
     encoding = request.headers.get("content-encoding")
     if encoding is not None:
-        codings = [coding.strip() for coding in encoding.split(",")]
-        kept = ",".join(c for c in codings if c and c.lower() != "aws-chunked")
+        kept = _without_transfer(encoding)
         if kept:
             headers["content-encoding"] = kept
     redirect = headers.get("x-amz-website-redirect-location", "/")
@@ -91,6 +90,13 @@ def content_headers(request: Request) -> dict[str, str]:
         message = "The website redirect location must start with '/', 'http://' or 'https://'."
         raise S3Error("InvalidRedirectLocation", message)
     return headers
+
+
+def _without_transfer(encoding: str) -> str:
+    if "aws-chunked" not in encoding.lower():
+        return encoding
+    codings = [coding.strip() for coding in encoding.split(",")]
+    return ", ".join(coding for coding in codings if coding.lower() not in ("", "aws-chunked"))
 
 
 def storage_class(request: Request) -> str:
@@ -117,9 +123,12 @@ def check_encryption(request: Request) -> None:
     named = [name for name in request.headers.by_lower_name if _ENCRYPTION in name]
     if not named:
         return
-    if any(f"{_ENCRYPTION}-customer-" in name for name in named):
-        raise S3Error("NotImplemented", "Encryption with customer keys is not available.")
     algorithm = request.headers.get(f"x-amz-{_ENCRYPTION}")
+    if any(f"{_ENCRYPTION}-customer-" in name for name in named):
+        if algorithm is not None:
+            message = "Server Side Encryption with Customer provided key is incompatible with"
+            raise S3Error("InvalidArgument", f"{message} the encryption method specified")
+        raise S3Error("NotImplemented", "Encryption with customer keys is not available.")
     if algorithm in ("aws:kms", "aws:kms:dsse"):
         raise S3Error("NotImplemented", "Encryption with KMS keys is not available.")
     if algorithm != "AES256" or len(named) > 1:

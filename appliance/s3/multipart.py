@@ -135,10 +135,10 @@ def _parts(parsed: Document) -> list[CompletedPart]:
     parts = [_part(found.texts()) for found in parsed.all("Part")]
     if not 1 <= len(parts) <= PART_NUMBER_MAX:
         raise S3Error("MalformedXML")
-    numbers = [part.number for part in parts]
-    if any(earlier >= later for earlier, later in pairwise(numbers)):
+    if any(earlier.number > later.number for earlier, later in pairwise(parts)):
         raise S3Error("InvalidPartOrder")
-    return parts
+    # A client that sent a part twice may name it twice: the last one stands.
+    return list({part.number: part for part in parts}.values())
 
 
 def _part(texts: dict[str, str]) -> CompletedPart:

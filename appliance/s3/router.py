@@ -146,7 +146,7 @@ _OBJECT_SUBRESOURCES: Final[Mapping[str, Methods]] = {
     "encryption": {},
     "renameObject": {},
     "select": {},
-    "torrent": {},
+    "torrent": {"GET": Route("GetObjectTorrent", unsupported.get_object_torrent)},
 }
 _PREFLIGHT: Final = Route("PreflightRequest", unsupported.preflight)
 _METHODS: Final = ("DELETE", "GET", "HEAD", "POST", "PUT")

@@ -32,7 +32,7 @@ async def get_object_tagging(context: Context, request: Request) -> None:
     )
     pieces = (
         f"<Tag>{element('Key', name)}{element('Value', value)}</Tag>"
-        for name, value in tags.items()
+        for name, value in sorted(tags.items())
     )
     content = document("Tagging", "<TagSet>", *pieces, "</TagSet>")
     await reply_document(request, content, xml_headers(version_header(info)))

@@ -36,6 +36,12 @@ async def preflight(context: Context, request: Request) -> None:
     raise S3Error("AccessForbidden", "CORSResponse: CORS is not enabled for this bucket.")
 
 
+async def get_object_torrent(context: Context, request: Request) -> None:
+    """GetObjectTorrent: no object has a torrent file."""
+    await context.store.objects.open(request.caller, request.bucket or "", request.key or "")
+    raise S3Error("NoSuchKey", "There is no torrent file of this object.")
+
+
 def not_implemented(what: str) -> S3Error:
     """The refusal of a known operation, by its name."""
     return S3Error("NotImplemented", f"{what} is not implemented.", fields={"Header": what})

@@ -144,7 +144,8 @@ def test_the_document_has_the_names_old_devices_know(raw: RawClient) -> None:
 
 
 def test_anonymous_callers_list_nothing(raw: RawClient, bucket: str) -> None:
-    for target in ("/", f"/{bucket}", f"/{bucket}/key"):
+    assert raw.ask("GET", "/", signed=False).document.findall("Buckets/Bucket") == []
+    for target in (f"/{bucket}", f"/{bucket}/key"):
         answer = raw.ask("GET", target, signed=False)
         assert (answer.status, answer.code) == (403, "AccessDenied"), target
 

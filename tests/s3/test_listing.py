@@ -216,6 +216,7 @@ def test_url_encoding(raw: RawClient, filled: str) -> None:
         "list-type=2&continuation-token=%FF",
         "versions&version-id-marker=null",
         "list-type=2&max-keys=1.0",
+        "allow-unordered=true&delimiter=%2F",
     ],
 )
 def test_malformed_parameters(raw: RawClient, bucket: str, query: str) -> None:

@@ -168,6 +168,14 @@ def test_tags_with_and_without_quotes(s3: Any, raw: RawClient, bucket: str) -> N
         assert b'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"' in answer.body
 
 
+def test_a_part_named_twice_counts_as_last_named(s3: Any, bucket: str) -> None:
+    upload = start(s3, bucket)
+    [first] = put_parts(s3, bucket, upload, [b"first"])
+    [second] = put_parts(s3, bucket, upload, [b"second"])
+    complete(s3, bucket, upload, [first, second])
+    assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"second"
+
+
 @pytest.mark.parametrize("number", ["0", "10001", "-1", "x", ""])
 def test_part_numbers(s3: Any, raw: RawClient, bucket: str, number: str) -> None:
     upload = start(s3, bucket)

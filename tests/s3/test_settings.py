@@ -145,7 +145,7 @@ def test_known_and_absent(raw: RawClient, bucket: str, method: str, query: str) 
 @pytest.mark.parametrize(
     ("method", "query", "status", "code"),
     [
-        ("GET", "torrent", 501, "NotImplemented"),
+        ("GET", "torrent", 404, "NoSuchKey"),
         ("POST", "select&select-type=2", 501, "NotImplemented"),
         ("POST", "restore", 403, "InvalidObjectState"),
         ("GET", "retention", 400, "InvalidRequest"),

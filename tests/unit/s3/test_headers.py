@@ -67,6 +67,9 @@ def test_unreadable_dates_are_none(text: str | None) -> None:
         ("AWS-Chunked", None),
         ("gzip", "gzip"),
         ("gzip,br", "gzip,br"),
+        ("deflate, gzip", "deflate, gzip"),
+        ("deflate,aws-chunked, gzip", "deflate, gzip"),
+        ("aws-chunked, aws-chunked", None),
     ],
 )
 def test_aws_chunked_is_no_content_encoding(sent: str, stored: str | None) -> None:
@@ -110,6 +113,13 @@ def test_metadata_beyond_ascii_goes_out_as_encoded_words() -> None:
         ({"x-amz-server-side-encryption": "aws:kms"}, "NotImplemented"),
         ({"x-amz-server-side-encryption": "rot13"}, "InvalidArgument"),
         ({"x-amz-server-side-encryption-customer-algorithm": "AES256"}, "NotImplemented"),
+        (
+            {
+                "x-amz-server-side-encryption": "AES256",
+                "x-amz-server-side-encryption-customer-key": "k",
+            },
+            "InvalidArgument",
+        ),
         (
             {"x-amz-copy-source-server-side-encryption-customer-key": "x"},
             "NotImplemented",

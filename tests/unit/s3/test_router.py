@@ -68,7 +68,7 @@ def test_copies_are_puts_with_a_source() -> None:
         ("POST", "/b/k", "MethodNotAllowed"),
         ("PUT", "/b?versioning", "NotImplemented"),
         ("GET", "/b?metrics", "NotImplemented"),
-        ("GET", "/b/k?torrent", "NotImplemented"),
+        ("PUT", "/b/k?torrent", "NotImplemented"),
         ("POST", "/b", "NotImplemented"),
         ("GET", "/b?acl&policy", "InvalidArgument"),
         ("GET", "/b?list-type=1", "InvalidArgument"),
