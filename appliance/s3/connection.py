@@ -160,6 +160,11 @@ class Connection(web.RequestHandler):
             self.transport.write(self._front.refusal(S3Error("RequestHeaderSectionTooLarge")))
         self.force_close()
 
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """Report aiohttp's own faults, but not what any client can make it stumble over."""
+        if not isinstance(kw.get("exc_info"), RequestPayloadError | ConnectionError):
+            super().log_exception(*args, **kw)
+
     def handle_error(
         self,
         request: web.BaseRequest,
