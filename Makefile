@@ -10,7 +10,7 @@ ARGS ?=
 QUICK_TESTS := tests/tidy tests/unit tests/conformance tests/crash tests/s3
 MACHINE_TESTS := tests/clients tests/system
 
-.PHONY: help setup setup-test run check lint types test quick-tests all-quick-tests \
+.PHONY: help setup setup-test install run check lint types test quick-tests all-quick-tests \
 	machine-tests bench format lock clean
 
 help:
@@ -19,6 +19,7 @@ help:
 	'make check   style, types, layers and all quick tests; no root, under three minutes' \
 	'make test    everything, as continuous integration runs it; root on Debian for all of it' \
 	'make bench   measure this service beside others (see docs/PERFORMANCE.md)' \
+	'make install the service on this server, under systemd; root (see docs/installation.md)' \
 	'make setup   only install what running needs;  make setup-test  what testing needs' \
 	'make format  lay the code out;  make lock  renew the locks;  make clean  forget what was built'
 
@@ -27,6 +28,9 @@ setup:
 
 setup-test:
 	@packaging/setup.sh test
+
+install:
+	@packaging/setup.sh server
 
 run: setup
 	@exec .venv/bin/appliance dev --state "$(STATE)" $(ARGS)

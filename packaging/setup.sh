@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Brings a machine and this checkout's .venv to what running (setup.sh run) or testing
-# (setup.sh test) needs. Idempotent; the second call only compares digests. As root it installs
-# missing Debian packages; without root it says in one sentence what is missing.
+# (setup.sh test) needs, or installs the service on a server (setup.sh server). Idempotent; the
+# second call only compares digests. As root it installs missing Debian packages; without root it
+# says in one sentence what is missing.
 # pip and apt are used as the machine has them configured; every Python package is locked by hash.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-purpose=${1:?usage: setup.sh run|test}
+purpose=${1:?usage: setup.sh run|test|server}
 
 # One line per thing that must be there: the program that proves it, and its Debian package.
 needed_to_run='mkfs.xfs xfsprogs
@@ -79,32 +80,59 @@ ensure_machine() {
     install_packages "${packages[@]}"
 }
 
-wanted_digest() {
-    cat packaging/setup.sh pyproject.toml "$@" | sha256sum | cut -d' ' -f1
-}
-ensure_environment() {
+ensure_environment() {  # DIRECTORY PIP-OPTION...: a virtual environment with the locks and us
+    local environment=$1; shift
     local -a locks=(requirements-build.lock requirements.lock)
     [ "$purpose" = test ] && locks+=(requirements-dev.lock)
-    local stamp=.venv/.locked-$purpose digest
-    digest=$(wanted_digest "${locks[@]}" requirements.in)
-    if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ]; then return; fi
-    if ! .venv/bin/python -c '' 2>/dev/null; then
+    local stamp=$environment/.locked-$purpose digest
+    digest=$(cat packaging/setup.sh pyproject.toml requirements.in "${locks[@]}" | sha256sum)
+    if [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ] && "$environment/bin/python" -c ''; then
+        return
+    fi
+    if ! "$environment/bin/python" -c '' 2>/dev/null; then
         local python
         python=$(find_python) || stop "no Python 3.11 or later with venv"
-        say "creating .venv with $python"
-        "$python" -m venv --clear .venv
+        say "creating $environment with $python"
+        "$python" -m venv --clear "$environment"
     fi
-    local pip=(.venv/bin/python -m pip --disable-pip-version-check -q install)
+    local pip=("$environment/bin/python" -m pip --disable-pip-version-check -q install)
     say "installing locked requirements: ${locks[*]}"
     "${pip[@]}" --require-hashes -r requirements-build.lock
     # The one requirement without a wheel is built by the setuptools just locked, not by another.
     "${pip[@]}" --require-hashes --no-build-isolation --use-pep517 \
         "${locks[@]/#/--requirement=}"
-    "${pip[@]}" --no-build-isolation --no-deps --no-index -e .
+    "${pip[@]}" --no-build-isolation --no-deps --no-index "$@"
     printf '%s\n' "$digest" >"$stamp"
+}
+
+ensure_server() {
+    is_root || stop "the service is installed by root; run 'sudo make install'"
+    [ -d /run/systemd/system ] || stop "systemd does not run this machine; use 'make run' instead"
+    rm -f /usr/lib/appliance/.locked-server   # our own code may have changed where no lock did
+    ensure_environment /usr/lib/appliance --force-reinstall .
+    install -m 644 -t /etc/systemd/system systemd/*.service systemd/*.target
+    install -m 644 systemd/appliance.sysusers /usr/lib/sysusers.d/appliance.conf
+    install -m 644 systemd/appliance.tmpfiles /usr/lib/tmpfiles.d/appliance.conf
+    install -m 644 -t /etc/udev/rules.d udev/*.rules
+    ln -sf /usr/lib/appliance/bin/appliance /usr/local/bin/appliance
+    install -d -m 755 /etc/appliance
+    [ -e /etc/appliance/appliance.toml ] || install -m 644 /dev/null /etc/appliance/appliance.toml
+    systemd-sysusers appliance.conf
+    systemd-tmpfiles --create appliance.conf
+    systemctl daemon-reload
+    udevadm control --reload
+    systemctl -q enable appliance.target appliance-control.service
+    local -a gateways
+    mapfile -t gateways < <(seq -f 'appliance-gateway@%g.service' 0 $(($(nproc) - 1)))
+    systemctl -q add-wants appliance.target "${gateways[@]}"
+    say "installed; docs/installation.md says how to configure, start and give it drives"
 }
 
 exec 9<packaging/setup.sh
 flock 9   # two makes at once: the second finds everything done
 ensure_machine
-ensure_environment
+case $purpose in
+    run | test) ensure_environment .venv -e . ;;
+    server) ensure_server ;;
+    *) stop "unknown purpose $purpose; it is run, test or server" ;;
+esac

@@ -17,7 +17,7 @@ from tests.system.minimal_root import MinimalRoot, minimal_root
 
 SERVING_WITHIN_S: Final = 600
 CLIENT_WITHIN_S: Final = 300
-PASTED_LINE: Final = re.compile(r"^\s*(?:\$ )?((?:\w+=\S+ )*aws .*\bs3 .*)$")
+PASTED_LINE: Final = re.compile(r"^\s*((?:\w+=\S+ )+aws .*\bs3 .*)$")
 AWSCLI_LOCK: Final = re.compile(r"^awscli==(\S+)", re.MULTILINE)
 
 
