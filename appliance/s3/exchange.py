@@ -78,7 +78,6 @@ class HttpExchange:
         "bytes_out",
         "keep_alive",
         "must_close",
-        "sent_head",
     )
 
     def __init__(
@@ -103,7 +102,6 @@ class HttpExchange:
         self._bytes_left: int | None = 0
         self.bytes_in = 0
         self.bytes_out = 0
-        self.sent_head = False
         self.must_close = False
         """Set by whoever finds the connection unfit for another request."""
         self.keep_alive = False
@@ -230,7 +228,6 @@ class HttpExchange:
         transport = self._connection.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client is gone")
-        self.sent_head = self.sent_head or data is not _CONTINUE
         self.bytes_out += len(data)
         transport.write(data)
 

@@ -132,11 +132,6 @@ class Exchange(Protocol):
         """Cut the connection, so that a half-sent answer cannot look whole."""
         ...
 
-    @property
-    def sent_head(self) -> bool:
-        """Whether bytes of the answer have left."""
-        ...
-
 
 class Wire(Protocol):
     """The raw body of a request and its traffic."""

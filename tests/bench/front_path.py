@@ -57,8 +57,6 @@ for _ in range(rounds // 40):
 class NoExchange:
     """Takes an answer and forgets it."""
 
-    sent_head = False
-
     def head(
         self, status: int, headers: Mapping[str, str], length: int | None, *, bodiless: bool
     ) -> None: ...
