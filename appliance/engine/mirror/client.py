@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from appliance.core.errors import DriveFault, Unavailable
 from appliance.core.ports import Entropy
@@ -44,6 +45,7 @@ from appliance.engine.mirror.turnstile import Turnstile
 from appliance.engine.rules import REQUEST_ID_BYTES, blob_span, check_batch
 
 READ_STEP_BYTES: Final = 1024 * 1024
+TIDY_EVERY_S: Final = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -84,6 +86,8 @@ class MirrorEngine:
         self._slow: dict[str, float] = {}
         self._changes: asyncio.Task[None] | None = None
         self._views: asyncio.Queue[MembersView] = asyncio.Queue()
+        self._staging: StagingContext | None = None
+        self._graveyard: deque[Any] = deque()
         self._closed = False
 
     async def start(self) -> None:
@@ -153,16 +157,10 @@ class MirrorEngine:
 
     def blob_writer(self, size_bytes: int | None = None) -> MirrorBlobWriter:
         """See ``Engine``."""
-        view = self._need()
-        context = StagingContext(
-            self._files.directory,
-            self._entropy,
-            self._files.staging_members,
-            self._drive_failed,
-            view.inline_limit_bytes,
-            view.reserve_bytes,
-        )
-        return MirrorBlobWriter(context, size_bytes)
+        self._need()
+        assert self._staging is not None, "made with the first view"
+        self._staging.drop_buried()
+        return MirrorBlobWriter(self._staging, size_bytes)
 
     async def blob_read(
         self, blob: BlobRef, offset: int = 0, length: int | None = None
@@ -237,7 +235,13 @@ class MirrorEngine:
     async def _follow(self) -> None:
         """Take in each change of the members, one after the other, off the loop."""
         while True:
-            view = await self._views.get()
+            try:
+                async with asyncio.timeout(TIDY_EVERY_S):
+                    view = await self._views.get()
+            except TimeoutError:
+                if self._staging is not None:
+                    self._staging.drop_buried()
+                continue
             before = self._view
             try:
                 drives: Mapping[str, DriveFiles] = await asyncio.to_thread(self._files.open, view)
@@ -248,6 +252,15 @@ class MirrorEngine:
             if before is None or before.index_path != view.index_path:
                 self._reader.reopen_index()
             self._files.show_staging(view, drives)
+            self._staging = StagingContext(
+                self._files.directory,
+                self._entropy,
+                self._files.staging_members,
+                self._drive_failed,
+                view.inline_limit_bytes,
+                view.reserve_bytes,
+                self._graveyard,
+            )
             self._view = view
             self._ready.set()
 

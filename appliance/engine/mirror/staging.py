@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import errno
 import weakref
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -78,8 +79,14 @@ class _Trace:
     """What must be dropped if no commit takes the blob; shared with its finalizer."""
 
     path: str
+    graveyard: deque[_Trace]
     copies: list[_Copy] = field(default_factory=list)
     settled: bool = False
+
+    def bury(self) -> None:
+        """For finalizers, which run wherever the collector strikes: takes no lock. Whoever owns the
+        graveyard drops what lies in it."""
+        self.graveyard.append(self)
 
     def drop(self) -> None:
         """Close and unlink in the drives' threads. Any thread; never raises."""
@@ -117,7 +124,7 @@ class StagedBlob:
         self.stamps: Final = stamps
         self._size_bytes: Final = size_bytes
         self._trace = trace
-        self._finalizer = weakref.finalize(self, trace.drop)
+        self._finalizer = weakref.finalize(self, trace.bury)
         self._finalizer.atexit = False
 
     @property
@@ -148,6 +155,13 @@ class StagingContext:
     inline_limit_bytes: int
     reserve_bytes: int = 0
     """Room that staging leaves to the log: what is stored must still be deletable."""
+    graveyard: deque[_Trace] = field(default_factory=deque)
+    """What nothing refers to any more; see ``drop_buried``."""
+
+    def drop_buried(self) -> None:
+        """Drop the files of blobs that were neither aborted nor committed. Call now and then."""
+        while self.graveyard:
+            self.graveyard.popleft().drop()
 
 
 class MirrorBlobWriter:
@@ -233,8 +247,10 @@ class MirrorBlobWriter:
         if not members:
             raise Unavailable("cannot store: no drive of the mirror is in sync")
         self._blob_id = self._context.entropy.token(BLOB_ID_BYTES)
-        self._trace = trace = _Trace(staged_path(self._context.directory, self._blob_id))
-        self._finalizer = weakref.finalize(self, trace.drop)
+        self._trace = trace = _Trace(
+            staged_path(self._context.directory, self._blob_id), self._context.graveyard
+        )
+        self._finalizer = weakref.finalize(self, trace.bury)
         self._finalizer.atexit = False
         expected = None if self._known is None else file_bytes(self._known)
         opening = [
