@@ -120,7 +120,7 @@ ensure_server() {
     systemd-sysusers appliance.conf
     systemd-tmpfiles --create appliance.conf
     systemctl daemon-reload
-    udevadm control --reload
+    udevadm control --reload || stop "udev does not answer; is systemd-udevd running?"
     systemctl -q enable appliance.target appliance-control.service
     local -a gateways
     mapfile -t gateways < <(seq -f 'appliance-gateway@%g.service' 0 $(($(nproc) - 1)))
