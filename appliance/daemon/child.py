@@ -18,13 +18,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from appliance.core.errors import Unreachable
-from appliance.daemon.exits import EXIT_FAILED, HOPELESS_CODES, PARENT_VARIABLE, UNREACHABLE_CODE
+from appliance.daemon.exits import EXIT_FAILED, HOPELESS_CODES, PARENT_VARIABLE
 
 STEADY_S: Final = 10.0
 """A process that lived so long is started again at once, whatever happened before."""
 DELAY_S_MIN: Final = 0.05
 DELAY_S_MAX: Final = 1.0
-FIRST_STARTS_MAX: Final = 3
+FIRST_STARTS_MAX: Final = 8
 CRASHES_TOLD: Final = 3
 CRASHES_WINDOW_S: Final = 300.0
 _MESSAGE_BYTES_MAX: Final = 4096
@@ -42,7 +42,10 @@ class Child:
         environment: Mapping[str, str],
         parent_pipe: int,
         on_ready: Callable[[], None],
+        *,
+        first_starts: int = FIRST_STARTS_MAX,
     ) -> None:
+        """``first_starts``: how often it may fail before it was ready for the first time."""
         self.role: Final = role
         self.process_id = 0
         self.was_ready: Final = asyncio.Event()
@@ -50,6 +53,7 @@ class Child:
         self._arguments = list(arguments)
         self._parent_pipe = parent_pipe
         self._on_ready = on_ready
+        self._first_starts = first_starts
         self._loop = asyncio.get_running_loop()
         self._ending = asyncio.Event()
         self._process: subprocess.Popen[bytes] | None = None
@@ -75,7 +79,7 @@ class Child:
             if self._ending.is_set():
                 return
             if not self.was_ready.is_set() and (
-                code in HOPELESS_CODES or code == UNREACHABLE_CODE or starts >= FIRST_STARTS_MAX
+                code in HOPELESS_CODES or starts >= self._first_starts
             ):
                 raise Ended(self.role, code)
             self._note_crash(code)

@@ -29,6 +29,7 @@ from appliance.daemon.settings import (
 )
 
 DEFAULT_FILE: Final = Path("/etc/appliance/appliance.toml")
+DEVELOPMENT_MIRROR: Final = "m0"
 _VARIABLE_PREFIX: Final = "APPLIANCE_"
 _ZONE: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 _REGION: Final = re.compile(r"[a-z0-9-]{1,32}")

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -35,13 +34,14 @@ from appliance.daemon.config import Config
 from appliance.daemon.control_records import Records
 from appliance.daemon.control_service import ControlService, Parts, gateway_role, store_role
 from appliance.daemon.development import ensure_accounts, ensure_mirror
+from appliance.daemon.directories import make_directory, only_one
 from appliance.daemon.lifetime import Lifetime
 from appliance.daemon.listeners import HTTP, HTTPS, Listeners, open_listeners
 from appliance.daemon.local_keys import LocalKeys, bucket_maker
 from appliance.daemon.mirrors import Mirrors
 from appliance.daemon.reach import Right, Rights, service_rights
 from appliance.daemon.reports import BucketReports, Facts, StatusReports, summary
-from appliance.daemon.setup import make_directory, master_key_file, recovery_file
+from appliance.daemon.setup import make_keys, master_key_file, recovery_file, recovery_notice
 from appliance.daemon.units import leave_to_supervisor, start_store_unit
 from appliance.runtime.clock import SystemClock, SystemEntropy
 from appliance.runtime.handover import SocketGiver
@@ -72,13 +72,14 @@ class Control:
         self._owners = service_owners()
         self._rights = service_rights()
         self._tasks: list[asyncio.Task[None]] = []
+        self._recovery_notice = ""
 
     async def start(self) -> None:
         """Everything that needs no store is up on return. Raises ``ApplianceError``."""
         config = self._config
         make_directory(config.paths.state, 0o755)
         make_directory(config.paths.runtime, 0o755)
-        self._stack.enter_context(_only_one(config.paths.state))
+        self._stack.enter_context(only_one(config.paths.state, "control"))
         self._listeners = self._open_listeners()
         self._stack.callback(self._listeners.close)
         self._certificates = Certificates(
@@ -114,6 +115,9 @@ class Control:
 
     def _wire_records(self) -> None:
         config = self._config
+        if config.development.enabled:
+            private = make_keys(config, self._entropy)
+            self._recovery_notice = "" if private is None else recovery_notice(private)
         master = read_master_key(master_key_file(config), os.environ.get("CREDENTIALS_DIRECTORY"))
         start_store = leave_to_supervisor if config.development.enabled else start_store_unit
         connect = partial(engines.connect, config, role="control")
@@ -214,7 +218,9 @@ class Control:
             raise Unreachable("this is no appliance in development")
         await self._records.ready.wait()
         accounts = await ensure_accounts(self._accounts, config.development.accounts)
+        notice, self._recovery_notice = self._recovery_notice, ""
         return {
+            "recovery_notice": notice,
             "endpoint": self._listeners.endpoint(HTTPS),
             "plain_endpoint": self._listeners.endpoint(HTTP),
             "region": config.service.region,
@@ -268,19 +274,3 @@ def _share(path: Path, owners: Owners | None) -> None:
     """Let the service's processes connect."""
     if owners is not None:
         os.chown(path, -1, owners.service_group)
-
-
-@contextlib.contextmanager
-def _only_one(state: Path) -> Iterator[None]:
-    """Hold the state directory for this process alone. Raises ``Unreachable``."""
-    descriptor = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Unreachable(
-                f"cannot use {state}: another appliance runs on it; stop that one first"
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)

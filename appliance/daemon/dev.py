@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from appliance.core.errors import ApplianceError, Refused, Unreachable
-from appliance.daemon.child import Child, Ended
+from appliance.daemon.child import FIRST_STARTS_MAX, Child, Ended
 from appliance.daemon.config import (
+    DEVELOPMENT_MIRROR,
     Config,
     DevelopmentSection,
     ListenSection,
@@ -34,8 +35,7 @@ from appliance.daemon.config import (
     as_toml,
     load,
 )
-from appliance.daemon.development import MIRROR
-from appliance.daemon.directories import make_directory
+from appliance.daemon.directories import make_directory, only_one
 from appliance.daemon.exits import complain
 from appliance.daemon.journal import start_logging
 from appliance.runtime.ipc import connect
@@ -63,9 +63,12 @@ def run(options: Options) -> int:
     """Run until a signal; the exit code."""
     start_logging("dev", "info", os.environ)
     try:
-        config, file = prepare(options)
-        start_logging("dev", config.log.level, os.environ)
-        asyncio.run(_supervise(options, config, file))
+        state = options.state.resolve()
+        make_directory(state, 0o755)
+        with only_one(state, "supervisor"):
+            config, file = prepare(options, state)
+            start_logging("dev", config.log.level, os.environ)
+            asyncio.run(_supervise(options, config, file))
     except Ended as ended:
         return ended.code
     except ApplianceError as error:
@@ -73,10 +76,8 @@ def run(options: Options) -> int:
     return 0
 
 
-def prepare(options: Options) -> tuple[Config, Path]:
+def prepare(options: Options, state: Path) -> tuple[Config, Path]:
     """Directories and the children's configuration file. Raises ``ApplianceError``."""
-    state = options.state.resolve()
-    make_directory(state, 0o755)
     drives = [path.resolve() for path in options.drives]
     if not drives:
         drives = [state / "drives" / name for name in ("a", "b")]
@@ -138,8 +139,9 @@ class Supervisor:
         self._pipe, self._keep = os.pipe()
         command = [sys.executable, "-m", "appliance.daemon"]
         tail = ["--config", str(file)]
-        self._control = self._child("control", [*command, "control", *tail])
-        self._store = self._child("store", [*command, "store", MIRROR, *tail])
+        # A port that is busy now will be so in a second: control is not tried again.
+        self._control = self._child("control", [*command, "control", *tail], first_starts=1)
+        self._store = self._child("store", [*command, "store", DEVELOPMENT_MIRROR, *tail])
         self._gateways = [
             self._child(f"gateway {number}", [*command, "gateway", str(number), *tail])
             for number in range(config.gateways)
@@ -149,8 +151,12 @@ class Supervisor:
     def _children(self) -> list[Child]:
         return [self._control, self._store, *self._gateways]
 
-    def _child(self, role: str, command: list[str]) -> Child:
-        return Child(role, command, dict(os.environ), self._pipe, self._tell_ready)
+    def _child(
+        self, role: str, command: list[str], *, first_starts: int = FIRST_STARTS_MAX
+    ) -> Child:
+        return Child(
+            role, command, os.environ, self._pipe, self._tell_ready, first_starts=first_starts
+        )
 
     async def run(self) -> None:
         """Serve until asked to stop. Raises ``Ended`` when a role cannot be had."""

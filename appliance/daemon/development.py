@@ -16,8 +16,8 @@ from appliance.control.accounts.accounts import Accounts
 from appliance.control.disks.manager import Disks
 from appliance.core.admin import DriveReport, DriveState, NewAccount
 from appliance.core.errors import NotFound, Refused
+from appliance.daemon.config import DEVELOPMENT_MIRROR
 
-MIRROR: Final = "m0"
 _CONTRACT: Final = "development"
 _OWN_CONTRACT: Final = "tenant"
 _POLL_S: Final = 0.01
@@ -35,7 +35,7 @@ async def ensure_mirror(disks: Disks, directories: Sequence[Path]) -> None:
         elif report.state is not DriveState.CLAIMED:
             reasons = "; ".join(report.reasons) or report.state.value
             raise Refused(f"cannot use {report.drive.node} as a drive: {reasons}")
-    await disks.create_mirror(MIRROR, [each.drive.identity for each in chosen])
+    await disks.create_mirror(DEVELOPMENT_MIRROR, [each.drive.identity for each in chosen])
 
 
 async def _claim(disks: Disks, report: DriveReport) -> None:

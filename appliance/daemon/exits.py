@@ -20,12 +20,11 @@ PARENT_VARIABLE: Final = "APPLIANCE_PARENT_PIPE"
 """A descriptor whose other end only the supervisor holds: its end of file is the supervisor's."""
 
 EXIT_FAILED: Final = 1
-UNREACHABLE_CODE: Final = 69
 EXIT_CODES: Final[tuple[tuple[type[ApplianceError], int], ...]] = (
     (InvalidInput, 78),
     (Refused, 77),
     (NotFound, 66),
-    (Unreachable, UNREACHABLE_CODE),
+    (Unreachable, 69),
     (ApplianceError, 70),
 )
 HOPELESS_CODES: Final = frozenset({66, 77, 78})

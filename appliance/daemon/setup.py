@@ -16,10 +16,11 @@ from appliance.control.keys.files import (
     write_master_key,
     write_recovery_public,
 )
-from appliance.core.errors import InvalidInput, Refused, Unreachable
+from appliance.core.errors import InvalidInput, Refused
 from appliance.core.keywrap import KEY_BYTES, MasterKey, RecoveryPrivate, read_recovery
 from appliance.core.ports import Entropy
 from appliance.daemon.config import Config
+from appliance.daemon.directories import make_directory
 
 TRIES: Final = 3
 
@@ -32,21 +33,6 @@ def master_key_file(config: Config) -> Path:
 def recovery_file(config: Config) -> Path:
     """Where the recovery key's public half lies until the drives hold it."""
     return config.paths.state / "recovery.public"
-
-
-def make_directory(directory: Path, mode: int) -> None:
-    """Raises ``Refused`` or ``Unreachable`` when it cannot be made or written to."""
-    try:
-        directory.mkdir(mode=mode, parents=True, exist_ok=True)
-        probe = directory / ".writable"
-        probe.touch()
-        probe.unlink()
-    except PermissionError as error:
-        raise Refused(
-            f"cannot write to {directory}: permission denied; run as its owner or choose another"
-        ) from error
-    except OSError as error:
-        raise Unreachable(f"cannot write to {directory}: {error.strerror}") from error
 
 
 def make_keys(config: Config, entropy: Entropy) -> RecoveryPrivate | None:

@@ -1,0 +1,275 @@
+"""The whole service in development: it starts, serves, stops, continues, and survives kills."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import ssl
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import psutil
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from tests.development import PROJECT, Account, Service, development_service
+
+DEADLINE_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One service for the tests that leave it as they found it."""
+    home = tmp_path_factory.mktemp("dev")
+    with development_service(
+        home, accounts="main,alt,tenant", options=["--plain-http", "0"]
+    ) as running:
+        yield running
+
+
+def _client(service: Service, account: Account | None = None, **options: Any) -> Any:
+    account = account or service.main
+    return boto3.client(
+        "s3",
+        endpoint_url=options.pop("endpoint", service.endpoint),
+        region_name=service.region,
+        verify=str(service.ca_file),
+        aws_access_key_id=account.access_key,
+        aws_secret_access_key=account.secret_key,
+        config=Config(retries={"max_attempts": 5, "mode": "standard"}, **options),
+    )
+
+
+def _eventually(what: str, holds: Callable[[], bool]) -> None:
+    """Fail unless ``holds`` comes true within the deadline."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not holds():
+        assert time.monotonic() < deadline, f"{what} did not come true in {DEADLINE_S} s"
+        time.sleep(0.02)
+
+
+def _told(service: Service) -> dict[str, Any]:
+    """What the ready file says now."""
+    told: dict[str, Any] = json.loads((service.log.parent / "ready.json").read_text())
+    return told
+
+
+def test_objects_come_back_over_https_and_http(service: Service) -> None:
+    client = _client(service)
+    bucket = service.main.bucket
+    assert [each["Name"] for each in client.list_buckets()["Buckets"]] == [bucket]
+    client.put_object(Bucket=bucket, Key="a/b c+ü", Body=b"hello")
+    assert client.get_object(Bucket=bucket, Key="a/b c+ü")["Body"].read() == b"hello"
+    assert service.plain_endpoint is not None
+    plain = _client(service, endpoint=service.plain_endpoint)
+    assert plain.get_object(Bucket=bucket, Key="a/b c+ü")["Body"].read() == b"hello"
+    large = os.urandom(3_000_000)
+    plain.put_object(Bucket=bucket, Key="large", Body=large)
+    assert client.get_object(Bucket=bucket, Key="large")["Body"].read() == large
+
+
+def test_accounts_do_not_see_each_other(service: Service) -> None:
+    assert list(service.accounts) == ["main", "alt", "tenant"]
+    for name in ("alt", "tenant"):
+        other = _client(service, service.accounts[name])
+        with pytest.raises(ClientError) as caught:
+            other.list_objects_v2(Bucket=service.main.bucket)
+        assert caught.value.response["Error"]["Code"] == "AccessDenied"
+        own = service.accounts[name].bucket
+        assert [each["Name"] for each in other.list_buckets()["Buckets"]] == [own]
+
+
+def test_the_ready_file_tells_everything_and_only_to_its_owner(service: Service) -> None:
+    file = service.log.parent / "ready.json"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    told = _told(service)
+    assert set(told) == {
+        "endpoint", "plain_endpoint", "region", "ca_file", "pids", "accounts",
+    }  # fmt: skip
+    pids = told["pids"]
+    for pid in (pids["control"], pids["store"], *pids["gateways"]):
+        assert psutil.Process(pid).ppid() == service.process.pid
+    log = service.log.read_text()
+    assert "APPLIANCE-RECOVERY-1-" in log
+    assert "aws --endpoint-url" in log
+
+
+def test_the_printed_line_works_when_pasted(service: Service) -> None:
+    [line] = [each for each in service.log.read_text().splitlines() if " s3 ls" in each]
+    done = subprocess.run(
+        ["/bin/bash", "-c", line], capture_output=True, text=True, check=False,
+        env={"PATH": f"{PROJECT}/.venv/bin:/usr/bin:/bin", "HOME": str(service.log.parent)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert service.main.bucket in done.stdout
+
+
+def test_the_command_line_sees_a_healthy_appliance(service: Service) -> None:
+    socket_path = service.log.parent / "state/run/admin.sock"
+    if not socket_path.exists():
+        [line] = [each for each in service.log.read_text().splitlines() if "admin.sock" in each]
+        socket_path = Path(line.split("APPLIANCE_SOCKET=")[1].split()[0])
+    done = subprocess.run(
+        [str(PROJECT / ".venv/bin/appliance"), "--json", "status"],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "APPLIANCE_SOCKET": str(socket_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    status = json.loads(done.stdout)
+    assert status["healthy"], status
+    assert status["endpoint"] == service.endpoint
+    assert [mirror["state"] for mirror in status["mirrors"]] == ["in sync"]
+
+
+def test_all_processes_together_stay_small(service: Service) -> None:
+    root = psutil.Process(service.process.pid)
+    processes = [root, *root.children(recursive=True)]
+    resident = {
+        " ".join(each.cmdline()[3:5]): each.memory_info().rss // 2**20 for each in processes
+    }
+    print(f"resident MiB: {resident}")
+    assert sum(resident.values()) <= 400
+
+
+def test_everything_is_there_after_a_second_start(tmp_path: Path) -> None:
+    with development_service(tmp_path) as first:
+        _client(first).put_object(Bucket=first.main.bucket, Key="kept", Body=b"kept")
+        ca = first.ca_file.read_bytes()
+    assert not (tmp_path / "ready.json").exists()
+    with development_service(tmp_path) as second:
+        assert second.main == first.main
+        assert second.ca_file.read_bytes() == ca
+        found = _client(second).get_object(Bucket=second.main.bucket, Key="kept")
+        assert found["Body"].read() == b"kept"
+        assert second.log.read_text().count("APPLIANCE-RECOVERY-1-") == 1
+
+
+def test_a_stop_finishes_what_is_in_flight(tmp_path: Path) -> None:
+    """Half a body is sent, then SIGTERM comes; the upload still ends well, and is kept."""
+    body = os.urandom(4_000_000)
+    half = len(body) // 2
+    with development_service(tmp_path) as service:
+        url = urlsplit(
+            _client(service, signature_version="s3v4").generate_presigned_url(
+                "put_object", Params={"Bucket": service.main.bucket, "Key": "slow"}
+            )
+        )
+        trust = ssl.create_default_context(cafile=str(service.ca_file))
+        assert url.hostname is not None
+        connection = http.client.HTTPSConnection(
+            url.hostname, url.port, context=trust, timeout=DEADLINE_S
+        )
+        connection.putrequest("PUT", f"{url.path}?{url.query}")
+        connection.putheader("Content-Length", str(len(body)))
+        connection.putheader("Expect", "100-continue")
+        connection.endheaders()
+        assert connection.sock is not None
+        # The interim answer proves that the request is under way.
+        interim = b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert connection.sock.recv(len(interim)) == interim
+        connection.send(body[:half])
+        service.process.send_signal(signal.SIGTERM)
+        _eventually("the ready file is gone", lambda: not (tmp_path / "ready.json").exists())
+        connection.send(body[half:])
+        answer = connection.getresponse()
+        assert answer.status == 200
+        answer.read()
+        connection.close()
+        assert service.process.wait(DEADLINE_S) == 0
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((url.hostname, url.port), timeout=5)
+    with development_service(tmp_path) as service:
+        found = _client(service).get_object(Bucket=service.main.bucket, Key="slow")
+        assert found["Body"].read() == body
+
+
+@pytest.mark.parametrize("role", ["store", "gateways", "control"])
+def test_a_killed_role_is_back_by_itself(service: Service, role: str) -> None:
+    client = _client(service)
+    bucket = service.main.bucket
+    client.put_object(Bucket=bucket, Key=f"before {role}", Body=b"1")
+    before = _told(service)["pids"][role]
+    for pid in before if isinstance(before, list) else [before]:
+        os.kill(pid, signal.SIGKILL)
+    client.put_object(Bucket=bucket, Key=f"after {role}", Body=b"2")
+    for key, body in ((f"before {role}", b"1"), (f"after {role}", b"2")):
+        assert client.get_object(Bucket=bucket, Key=key)["Body"].read() == body
+    _eventually(
+        "the ready file names the new process", lambda: _told(service)["pids"][role] != before
+    )
+
+
+def test_the_end_of_the_supervisor_ends_its_children(tmp_path: Path) -> None:
+    with development_service(tmp_path) as service:
+        children = psutil.Process(service.process.pid).children(recursive=True)
+        assert len(children) >= 3
+        service.process.kill()
+        _, alive = psutil.wait_procs(children, timeout=DEADLINE_S)
+        assert not alive
+
+
+def _run(*arguments: str, environment: dict[str, str] | None = None) -> tuple[int, str]:
+    done = subprocess.run(
+        [str(PROJECT / ".venv/bin/appliance"), "dev", *arguments],
+        capture_output=True, text=True, check=False, timeout=DEADLINE_S,
+        env={**os.environ, **(environment or {})},
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_busy_port_is_one_sentence(tmp_path: Path) -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        code, output = _run("--state", str(tmp_path / "state"), "--port", str(port))
+    assert code == 69
+    assert f"127.0.0.1:{port}: another program uses that port" in output
+    assert "Traceback" not in output
+
+
+def test_a_second_appliance_on_one_state_is_refused(service: Service) -> None:
+    code, output = _run("--state", str(service.log.parent / "state"), "--port", "0")
+    assert code == 69
+    assert "another appliance runs on it" in output
+    assert "Traceback" not in output
+    _client(service).list_buckets()
+
+
+def test_a_directory_that_holds_something_else_is_no_drive(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a/letter.txt").write_text("dear customer")
+    drives = ["--drive", str(tmp_path / "a"), "--drive", str(tmp_path / "b")]
+    code, output = _run("--state", str(tmp_path / "state"), "--port", "0", *drives)
+    assert code == 77
+    assert "files that are not ours" in output
+    assert "Traceback" not in output
+    assert (tmp_path / "a/letter.txt").read_text() == "dear customer"
+
+
+def test_a_wrong_override_names_variable_and_key(tmp_path: Path) -> None:
+    code, output = _run(
+        "--state", str(tmp_path), environment={"APPLIANCE_GATEWAY_PROCESSES": "many"}
+    )
+    assert code == 78
+    assert "APPLIANCE_GATEWAY_PROCESSES, key gateway.processes" in output
+    assert "Traceback" not in output
+
+
+def test_a_state_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, output = _run("--state", str(tmp_path / "file"), "--port", "0")
+    assert code != 0
+    assert str(tmp_path / "file") in output
+    assert "Traceback" not in output
