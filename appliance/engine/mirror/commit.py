@@ -12,6 +12,7 @@ drives: recovery copies or drops it, nobody was answered; (3) before the index: 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -36,7 +37,7 @@ from appliance.engine.mirror.format import (
 )
 from appliance.engine.mirror.judge import Judge, Judged
 from appliance.engine.mirror.member import Member
-from appliance.engine.mirror.messages import CommitOrder
+from appliance.engine.mirror.messages import CommitOrder, Staged
 from appliance.engine.mirror.planner import NeedSegment, batch_bytes_max
 from appliance.engine.mirror.room import RoomKeeper
 from appliance.engine.mirror.state import MirrorState
@@ -146,20 +147,27 @@ class Committer:
 
     def _adopt(self, judged: Judged) -> None:
         """Raises ``MembershipChanged``, or ``Stopped``."""
-        members = self._state.members
-        staged = []
-        for blob in judged.staged:
-            try:
-                staged.append(self._blobs.complete(members, blob))
-            except DriveFault as fault:
-                # Which of the two drives it was does not matter here: the client writes it again,
-                # and a drive that is really failing shows at its next write.
-                raise MembershipChanged(f"cannot adopt: {fault}") from fault
-        answers = self._blobs.adopt(members, staged)
+        staged = [self._complete(blob) for blob in judged.staged]
+        answers = self._blobs.adopt(self._state.members, staged)
         self._state.lose(answers.faults)
         if not all(answers.values[drive] for drive in self._state.members):
             self._blobs.drop(self._state.members, [blob.blob_id for blob in staged])
             raise MembershipChanged("cannot adopt: a staged file is gone; write the blob again")
+
+    def _complete(self, blob: Staged) -> Staged:
+        """On every in-sync drive; one that takes no writes any more is let go. Raises
+        ``MembershipChanged``, or ``Stopped``."""
+        while True:
+            members = self._state.members
+            lacking = self._blobs.lacking(members, blob)
+            try:
+                return self._blobs.complete(members, blob)
+            except DriveFault as fault:
+                # Only what was written to says that a drive fails; the client, which may have seen
+                # it first, would otherwise write the blob again for as long as the log is quiet.
+                if fault.drive not in lacking or fault.errno in {errno.ENOSPC, errno.EDQUOT}:
+                    raise MembershipChanged(f"cannot adopt: {fault}") from fault
+                self._state.lose({fault.drive: fault})
 
     # -- the log -------------------------------------------------------------------------------
 

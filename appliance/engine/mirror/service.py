@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from appliance.core.errors import ApplianceError, Refused, Unavailable
+from appliance.core.errors import ApplianceError, DriveFault, Refused, Unavailable
 from appliance.core.ports import Clock, Entropy, Volume
 from appliance.engine.interface import Health, MemberHealth, MirrorState
 from appliance.engine.mirror.assembly import AssemblyMessage, open_drive
@@ -252,6 +252,9 @@ class StoreService:
                         blob = await asyncio.to_thread(store.complete_staged, one.blob)
                         orders[number] = one._replace(blob=blob)
                 order = order._replace(orders=orders)
+            self._thread.put(Commit(order, answer))
+        except DriveFault:
+            # The committer meets the same fault and may do what it takes: let the drive leave.
             self._thread.put(Commit(order, answer))
         except ApplianceError as error:
             if not answer.done():
