@@ -58,11 +58,11 @@ class Writer(threading.Thread):
             key = f"writer {self._number}/{self._chance.randrange(KEYS_PER_WRITER)}"
             memory = self.memory.setdefault(key, Memory())
             if self._chance.random() < 0.15:
-                self._attempt(memory, ABSENT, lambda key=key: self._delete(key))  # type: ignore[misc]
+                self._attempt(memory, ABSENT, lambda key=key: self._send_delete(key))  # type: ignore[misc]
             else:
                 body = self._chance.randbytes(self._chance.choice(SIZES_BYTES))
                 digest = hashlib.sha256(body).hexdigest()
-                self._attempt(memory, digest, lambda k=key, b=body: self._put(k, b))  # type: ignore[misc]
+                self._attempt(memory, digest, lambda k=key, b=body: self._send_put(k, b))  # type: ignore[misc]
 
     def _attempt(self, memory: Memory, value: str, send: Callable[[], None]) -> None:
         memory.acceptable.add(value)
@@ -79,10 +79,10 @@ class Writer(threading.Thread):
             self.acknowledgements += 1
             self._judge.acknowledged()
 
-    def _put(self, key: str, body: bytes) -> None:
+    def _send_put(self, key: str, body: bytes) -> None:
         self._client.put_object(Bucket=self._bucket, Key=key, Body=body)
 
-    def _delete(self, key: str) -> None:
+    def _send_delete(self, key: str) -> None:
         self._client.delete_object(Bucket=self._bucket, Key=key)
 
 
