@@ -8,6 +8,7 @@ file on a dead device keeps only that file.
 from __future__ import annotations
 
 import errno
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,8 @@ from appliance.system import process
 MOUNT_DEADLINE_S: Final = 120.0
 """Replaying the log of a large, slow drive takes a while."""
 UNMOUNT_DEADLINE_S: Final = 20.0
+NAMESPACE_VARIABLE: Final = "APPLIANCE_MOUNT_NAMESPACE"
+"""Names the mount namespace to mount in, for a process that systemd put into one of its own."""
 XFS_RETRIES_MAX: Final = 3
 """Metadata writes are tried again this often; the default, forever, would hang every unmount."""
 XFS_RETRY_TIMEOUT_S: Final = 5
@@ -65,7 +68,8 @@ def mount_xfs(node: str, target: Path) -> None:
     """Mount one of our drives. ``target`` is created. Raises ``DriveFault``."""
     target.mkdir(mode=0o700, parents=False, exist_ok=True)
     finished = process.run(
-        ["mount", "-t", "xfs", "-o", _OPTIONS, node, str(target)], deadline_s=MOUNT_DEADLINE_S
+        _on_the_machine(["mount", "-t", "xfs", "-o", _OPTIONS, node, str(target)]),
+        deadline_s=MOUNT_DEADLINE_S,
     )
     if finished.code != 0:
         raise DriveFault(node, "mount", errno.EIO, finished.complaint)
@@ -75,7 +79,9 @@ def mount_xfs(node: str, target: Path) -> None:
 def unmount_lazily(target: Path) -> None:
     """Take the mount out of the tree at once and remove its directory. Idempotent."""
     while _listed(target):
-        finished = process.run(["umount", "--lazy", str(target)], deadline_s=UNMOUNT_DEADLINE_S)
+        finished = process.run(
+            _on_the_machine(["umount", "--lazy", str(target)]), deadline_s=UNMOUNT_DEADLINE_S
+        )
         if finished.code != 0:
             raise DriveFault(str(target), "umount", errno.EBUSY, finished.complaint)
     try:
@@ -89,6 +95,12 @@ def unmount_lazily(target: Path) -> None:
 def _listed(target: Path) -> bool:
     """By the kernel's table: looking at the place itself could hang with its device."""
     return any(mount.target == str(target) for mount in mounts())
+
+
+def _on_the_machine(arguments: list[str]) -> list[str]:
+    """The program as it must run so that everybody sees the mount, not this sandbox alone."""
+    namespace = os.environ.get(NAMESPACE_VARIABLE)
+    return ["nsenter", f"--mount={namespace}", "--", *arguments] if namespace else arguments
 
 
 def bound_retries(device_name: str) -> None:
