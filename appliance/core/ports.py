@@ -197,8 +197,8 @@ class KeyStore(Protocol):
         """The contract's 256-bit key. Raises ``NotFound`` once it is destroyed."""
         ...
 
-    async def owner(self, user_id: str) -> Owner | None:
-        """The account behind a canonical user id."""
+    async def owner(self, contract: str, user_id: str) -> Owner | None:
+        """The account of this contract behind a canonical user id; None for any other id."""
         ...
 
 

@@ -132,7 +132,8 @@ class ControlService:
             return None
 
     async def _owner(self, peer: Peer, params: Any) -> object:
-        owner = await self._parts.keys.owner(_text(params))
+        contract, user_id = params
+        owner = await self._parts.keys.owner(_text(contract), _text(user_id))
         return None if owner is None else [owner.user_id, owner.display_name]
 
     async def _certificate(self, peer: Peer, params: Any) -> object:

@@ -36,8 +36,8 @@ class RemoteKeys:
     def __init__(self, control: Link, clock: Clock) -> None:
         self._control = control
         self._clock = clock
-        self._known: OrderedDict[tuple[str, str], _Known] = OrderedDict()
-        self._asking: dict[tuple[str, str], asyncio.Task[Any]] = {}
+        self._known: OrderedDict[tuple[str, ...], _Known] = OrderedDict()
+        self._asking: dict[tuple[str, ...], asyncio.Task[Any]] = {}
 
     async def credential(self, access_key: str) -> Credential | None:
         """See ``KeyStore``."""
@@ -51,13 +51,13 @@ class RemoteKeys:
             raise NotFound(f"contract {contract} has no key: it was erased")
         return bytes(key)
 
-    async def owner(self, user_id: str) -> Owner | None:
+    async def owner(self, contract: str, user_id: str) -> Owner | None:
         """See ``KeyStore``."""
-        fields = await self._ask("owner", user_id)
+        fields = await self._ask("owner", contract, user_id)
         return None if fields is None else Owner(*fields)
 
-    async def _ask(self, method: str, name: str) -> Any:
-        question = (method, name)
+    async def _ask(self, method: str, *names: str) -> Any:
+        question = (method, *names)
         known = self._known.get(question)
         now_s = self._clock.monotonic_s()
         if known is not None and now_s - known.asked_s <= FRESH_S:
@@ -76,10 +76,11 @@ class RemoteKeys:
         # Shielded: one question serves all who ask; a client that leaves must not end it.
         return await asyncio.shield(task)
 
-    async def _fetch(self, question: tuple[str, str]) -> Any:
-        method, name = question
+    async def _fetch(self, question: tuple[str, ...]) -> Any:
+        method, *names = question
         try:
-            answer = await self._control.call(method, name, timeout_s=ANSWER_S)
+            params = names if len(names) > 1 else names[0]
+            answer = await self._control.call(method, params, timeout_s=ANSWER_S)
         except Unavailable:
             known = self._known.get(question)
             if known is None or self._clock.monotonic_s() - known.asked_s > STALE_S_MAX:

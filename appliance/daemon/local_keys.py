@@ -35,9 +35,9 @@ class LocalKeys:
         """See ``KeyStore``."""
         return await self._vault.contract_key(contract)
 
-    async def owner(self, user_id: str) -> Owner | None:
+    async def owner(self, contract: str, user_id: str) -> Owner | None:
         """See ``KeyStore``."""
-        return await self._accounts.owner(user_id)
+        return await self._accounts.owner(contract, user_id)
 
 
 def bucket_maker(
@@ -69,5 +69,5 @@ class _OnlyContractKeys:
     async def contract_key(self, contract: str) -> bytes:
         return await self._vault.contract_key(contract)
 
-    async def owner(self, user_id: str) -> Owner | None:
+    async def owner(self, contract: str, user_id: str) -> Owner | None:
         return None

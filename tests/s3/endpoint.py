@@ -94,9 +94,9 @@ class StaticKeys:
             raise NotFound(f"no contract {contract}")
         return hashlib.sha256(contract.encode()).digest()
 
-    async def owner(self, user_id: str) -> Owner | None:
+    async def owner(self, contract: str, user_id: str) -> Owner | None:
         for credential in self._credentials.values():
-            if credential.user_id == user_id:
+            if (credential.contract, credential.user_id) == (contract, user_id):
                 return Owner(credential.user_id, credential.display_name)
         return None
 

@@ -84,7 +84,7 @@ class FakeKeys:
     async def contract_key(self, contract: str) -> bytes:
         raise AssertionError("the front needs no contract key")
 
-    async def owner(self, user_id: str) -> Owner | None:
+    async def owner(self, contract: str, user_id: str) -> Owner | None:
         raise AssertionError("the front needs no owner")
 
 

@@ -174,10 +174,12 @@ class Accounts:
             frozen=account.frozen,
         )
 
-    async def owner(self, user_id: str) -> Owner | None:
-        """The account with that canonical user id."""
+    async def owner(self, contract_id: str, user_id: str) -> Owner | None:
+        """The account of that contract with that canonical user id."""
         account = await self._account(user_id)
-        return None if account is None else Owner(account.user_id, account.display_name)
+        if account is None or account.contract_id != contract_id:
+            return None
+        return Owner(account.user_id, account.display_name)
 
     # -- records
 

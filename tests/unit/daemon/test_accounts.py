@@ -88,8 +88,10 @@ def test_a_new_account_can_be_authenticated_and_owns_a_bucket() -> None:
         assert credential.secret_key == made.secret_key
         assert credential.user_id == made.user_id
         assert house.buckets.made == [(made.bucket, credential.contract)]
-        assert await house.accounts.owner(made.user_id) == Owner(made.user_id, "acme")
-        assert await house.accounts.owner("0" * 64) is None
+        owner = house.accounts.owner
+        assert await owner(credential.contract, made.user_id) == Owner(made.user_id, "acme")
+        assert await owner(credential.contract, "0" * 64) is None
+        assert await owner("another", made.user_id) is None
         assert await house.accounts.credential("APPLAAAAAAAAAAAAAAAA") is None
         [report] = await house.accounts.reports()
         assert report.access_keys == (made.access_key,)

@@ -45,7 +45,10 @@ class FakeKeys:
             raise NotFound(f"the key of {contract} is destroyed")
         return hashlib.sha256(contract.encode()).digest()
 
-    async def owner(self, user_id: str) -> Owner | None:
+    async def owner(self, contract: str, user_id: str) -> Owner | None:
+        for caller in (ALICE, BOB, CAROL):
+            if (caller.contract, caller.user_id) == (contract, user_id):
+                return Owner(caller.user_id, caller.display_name)
         return None
 
 
