@@ -28,15 +28,14 @@ def test_make_run_alone_serves_in_a_fresh_clone(tmp_path: Path) -> None:
     with minimal_root(tmp_path) as root:
         clone = root.path / "srv" / "appliance"
         subprocess.run(["git", "clone", "-q", f"file://{PROJECT}", clone], check=True)
-        service = root.start("cd /srv/appliance && exec make run")
-        try:
-            line = _aws_line(service)
-            _install_aws_cli(root)
-            print(f"pasting: {line}")
-            print(root.run(f"export PATH=/opt/client/bin:$PATH\n{line}", timeout_s=60))
-        finally:
-            service.kill()
-            service.wait()
+        with root.start("cd /srv/appliance && exec make run") as service:
+            try:
+                line = _aws_line(service)
+                _install_aws_cli(root)
+                print(f"pasting: {line}")
+                print(root.run(f"export PATH=/opt/client/bin:$PATH\n{line}", timeout_s=60))
+            finally:
+                service.kill()
 
 
 def _aws_line(service: subprocess.Popen[str]) -> str:
