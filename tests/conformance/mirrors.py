@@ -81,6 +81,12 @@ class StoreProcess:
             cwd=Path(__file__).parents[2],
         )
 
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        assert self._process is not None, "it was started"
+        return self._process.pid
+
     async def kill(self) -> None:
         """SIGKILL: no goodbye."""
         if self._process is not None:

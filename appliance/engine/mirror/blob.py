@@ -42,6 +42,15 @@ def blob_path(blob_id: bytes) -> str:
     return f"{BLOB_DIRECTORY}/{blob_id[0]:02x}/{blob_id.hex()}"
 
 
+def blob_id_of(name: str) -> bytes:
+    """The id a file's name spells; empty for a name that is no blob's."""
+    try:
+        blob_id = bytes.fromhex(name)
+    except ValueError:
+        return b""
+    return blob_id if len(blob_id) == BLOB_ID_BYTES else b""
+
+
 def staged_path(gateway: str, blob_id: bytes) -> str:
     """Where a blob lies while it is uploaded."""
     return f"{STAGING_DIRECTORY}/{gateway}/{blob_id.hex()}"
@@ -51,6 +60,12 @@ def file_bytes(size_bytes: int) -> int:
     """Length of the file of a blob of ``size_bytes``."""
     full, rest = divmod(size_bytes, CHUNK_BYTES)
     return full * FRAME_BYTES + (HEADER_BYTES + rest if rest else 0)
+
+
+def blob_bytes(file_size_bytes: int) -> int:
+    """Inverse of ``file_bytes``."""
+    full, rest = divmod(file_size_bytes, FRAME_BYTES)
+    return full * CHUNK_BYTES + max(rest - HEADER_BYTES, 0)
 
 
 def _seal(blob_id: bytes, number: int, payload: Buffer) -> bytes:

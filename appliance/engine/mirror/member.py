@@ -130,6 +130,8 @@ class _Once:
         if not self._done:
             try:
                 self._value = self._call()
+            except DriveTimeout:
+                raise  # not back yet
             except DriveFault as fault:
                 self._fault = fault
             self._done = True

@@ -23,7 +23,9 @@ from appliance.engine.mirror.attach import claim_outsider, trusted_sequence
 from appliance.engine.mirror.blob import (
     BLOB_DIRECTORY,
     STAGING_DIRECTORY,
+    blob_bytes,
     blob_directory,
+    blob_id_of,
     blob_path,
     file_bytes,
 )
@@ -138,22 +140,22 @@ class Resync:
         self.progress.total_bytes = blobs + log
 
     def _compare_blobs(self) -> None:
-        """Copy what the target lacks, remove what no record owns. Blobs are never rewritten, so a
-        file of the right name and length is the right file; its content is verified when it is
+        """Copy what the target lacks, remove what the source has not. Blobs are never rewritten, so
+        a file of the right name and length is the right file; its content is verified when it is
         read, and by the scrub."""
-        target = self._target.volume
+        source, target = self._source.volume, self._target.volume
         for directory in (BLOB_DIRECTORY, STAGING_DIRECTORY):
             target.make_directory(directory)
         target.flush_directory("")
-        index = IndexReader(self._state.index.path)
-        try:
-            for blob_id, size in _all_blobs(index):
-                self._copy_blob(FileBlob(blob_id, size))
-            for path, blob_id in _blob_files(target):
-                if index.owner(blob_id) is None:
-                    unlink_quietly(target, path)
-        finally:
-            index.close()
+        wanted = set()
+        for path, blob_id in _blob_files(source):
+            found = source.stat(path)
+            if blob_id and found is not None:
+                wanted.add(path)
+                self._copy_blob(FileBlob(blob_id, blob_bytes(found.size_bytes)))
+        for path, _ in _blob_files(target):
+            if path not in wanted:
+                unlink_quietly(target, path)
 
     def _copy_blob(self, blob: FileBlob) -> None:
         path, target = blob_path(blob.blob_id), self._target.volume
@@ -307,8 +309,4 @@ def _blob_files(volume: Volume) -> Iterator[tuple[str, bytes]]:
     """(path, blob id) of every file below ``blob/``; an id of b"" for what is none."""
     for directory in volume.names(BLOB_DIRECTORY):
         for name in volume.names(f"{BLOB_DIRECTORY}/{directory}"):
-            try:
-                blob_id = bytes.fromhex(name)
-            except ValueError:
-                blob_id = b""
-            yield f"{BLOB_DIRECTORY}/{directory}/{name}", blob_id
+            yield f"{BLOB_DIRECTORY}/{directory}/{name}", blob_id_of(name)

@@ -184,6 +184,10 @@ class Store:
         """Drop what gateways that are gone left behind."""
         self._upkeep.sweep_staging()
 
+    def sweep_orphans(self) -> None:
+        """Drop all blob files nobody owns now, instead of bit by bit."""
+        self._upkeep.sweep_orphans()
+
     def stop_reading(self, reason: str) -> None:
         """End an open store that serves reads alone, so that it is opened anew."""
         self.losses.clear()

@@ -14,7 +14,8 @@ from typing import Final, TypeAlias
 
 from appliance.core.errors import DriveFault
 from appliance.core.ports import Volume
-from appliance.engine.mirror.adoption import BlobKeeper, staging_directories
+from appliance.engine.mirror.adoption import BlobKeeper, staging_directories, unlink_quietly
+from appliance.engine.mirror.blob import BLOB_DIRECTORY, blob_id_of
 from appliance.engine.mirror.member import Member
 from appliance.engine.mirror.room import RoomKeeper
 from appliance.engine.mirror.segment import SegmentState
@@ -43,6 +44,7 @@ class Upkeep:
         self._beat_at_s = state.clock.monotonic_s() + state.settings.heartbeat_every_s
         self._sweep_at_s = float("-inf")
         self._checkpointed_bytes = 0
+        self._unswept = [f"{number:02x}" for number in range(256)]
 
     def step(self) -> None:
         """Whatever is due now. Raises ``Stopped``."""
@@ -53,6 +55,7 @@ class Upkeep:
             self._state.index.shorten_wal()
         self.release(now_s)
         self.recycle(now_s)
+        self.sweep_orphans(1)
         if now_s >= self._sweep_at_s:
             self._sweep_at_s = now_s + STAGING_EVERY_S
             self.sweep_staging()
@@ -136,3 +139,26 @@ class Upkeep:
         except DriveFault as fault:
             # A drive that fails here fails its next write too, and is judged by that.
             state.callbacks.alert(f"staging cannot be swept: {fault}")
+
+    def sweep_orphans(self, directories: int = 256) -> None:
+        """Once after each start, a directory at a time: drop blob files that no record owns and
+        none has released. A crash between adoption and the log leaves such. Between two batches no
+        adoption is half done."""
+        for _ in range(min(directories, len(self._unswept))):
+            name = self._unswept.pop()
+            for member in list(self._state.members.values()):
+                try:
+                    self._sweep_directory(member.volume, f"{BLOB_DIRECTORY}/{name}")
+                except DriveFault as fault:
+                    self._state.lose({member.drive_id: fault})
+
+    def _sweep_directory(self, volume: Volume, directory: str) -> None:
+        if volume.stat(directory) is None:
+            return
+        index = self._state.index
+        for name in volume.names(directory):
+            blob_id = blob_id_of(name)
+            if blob_id and (index.owner(blob_id) is not None or index.is_released(blob_id)):
+                continue
+            unlink_quietly(volume, f"{directory}/{name}")
+            self._state.counts.collected_files += 1

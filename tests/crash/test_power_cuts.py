@@ -1,0 +1,140 @@
+"""Power cuts at every operation of commits, recovery, leaving and coming back.
+
+Survivable, and so survived: losing any part of what was not flushed, again during the recovery, and
+the index with it. One seed and one cut replay a state.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.crash.history import History, Oracle
+from tests.crash.machine import Machine, PowerCut, scratch_directory
+
+SHORT_STATES = 120
+LONG_STATES = 4_000
+COMMITS = 6
+
+
+@pytest.fixture(name="scratch")
+def scratch_fixture() -> Iterator[Path]:
+    directory = scratch_directory()
+    yield directory
+    shutil.rmtree(directory)
+
+
+def _commits(machine: Machine, history: History, oracle: Oracle) -> None:
+    """The usual life: commits, marks, upkeep."""
+    store = machine.store or machine.open()
+    for number in range(COMMITS):
+        history.commit(machine, oracle)
+        if number % 3 == 2:
+            store.mark()
+            store.step()
+        if number == 1:
+            machine.remember_index()
+
+
+def _leave_and_return(machine: Machine, history: History, oracle: Oracle) -> None:
+    """A drive goes away and comes back while commits go on."""
+    store = machine.store or machine.open()
+    history.commit(machine, oracle)
+    store.lose("drive-b", "pulled")
+    history.commit(machine, oracle)
+    history.commit(machine, oracle)
+    store.add_outsider(machine.disks["drive-b"].mount())
+    resync = store.begin_resync("drive-b")
+    resync.copy()
+    history.commit(machine, oracle)
+    while not store.finish_resync(resync):
+        resync.copy()
+    history.commit(machine, oracle)
+
+
+Script = Callable[[Machine, History, Oracle], None]
+
+
+def _count_operations(script: Script, seed: int, directory: Path) -> int:
+    machine = Machine(seed, directory / "count")
+    machine.open()
+    start = machine.power.operations
+    script(machine, History(seed), Oracle())
+    machine.drop_store()
+    return machine.power.operations - start
+
+
+def _survive(script: Script, seed: int, cut: int, directory: Path) -> None:
+    """One state: run until the cut, come back (perhaps after further cuts), judge."""
+    machine = Machine(seed, directory)
+    machine.open()
+    machine.power.cut_at = machine.power.operations + cut
+    history, oracle = History(seed), Oracle()
+    try:
+        script(machine, history, oracle)
+    except PowerCut:
+        machine.restore_power()
+    rng = random.Random(f"{seed} {cut}")
+    for _ in range(rng.choice([0, 0, 1, 1, 2])):
+        machine.drop_store()
+        machine.power.cut_at = machine.power.operations + rng.randint(1, 120)
+        try:
+            machine.open()
+        except PowerCut:
+            machine.restore_power()
+        machine.power.cut_at = 0
+    machine.drop_store()
+    store = machine.open()
+    if len(store.members) == 1:
+        outsider = next(iter(store.outsiders()))
+        resync = store.begin_resync(outsider)
+        resync.copy()
+        assert store.finish_resync(resync)
+    oracle.check(machine)
+    retried(machine, oracle)
+    history.commit(machine, oracle)
+    oracle.check(machine)
+    machine.drop_store()
+
+
+def retried(machine: Machine, oracle: Oracle) -> None:
+    """A commit that was acknowledged is known again by its request id."""
+    if oracle.last_order is not None and machine.store is not None:
+        (outcome,) = machine.store.commit([oracle.last_order])
+        assert isinstance(outcome, int)
+
+
+def _sweep(script: Script, states: int, directory: Path) -> None:
+    seed = 1
+    done = 0
+    rng = random.Random(f"{script.__name__} {states}")
+    while done < states:
+        total = _count_operations(script, seed, directory / f"{seed}")
+        share = min(states - done, max(states // 4, 30))
+        for cut in sorted(rng.sample(range(1, total + 1), min(share, total))):
+            place = directory / f"{seed}-{cut}"
+            try:
+                _survive(script, seed, cut, place)
+            except Exception as error:
+                raise AssertionError(
+                    f"{script.__name__}: seed {seed}, cut {cut}: {error}"
+                ) from error
+            shutil.rmtree(place)
+            done += 1
+        seed += 1
+
+
+@pytest.mark.parametrize("script", [_commits, _leave_and_return])
+def test_nothing_acknowledged_is_lost(script: Script, scratch: Path) -> None:
+    _sweep(script, SHORT_STATES, scratch)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("script", [_commits, _leave_and_return])
+def test_nothing_acknowledged_is_lost_in_many_states(script: Script, scratch: Path) -> None:
+    _sweep(script, LONG_STATES, scratch)
