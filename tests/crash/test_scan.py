@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import errno
 import random
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from appliance.core.errors import Damaged, DriveFault
+from appliance.engine.mirror.format import DecodedBatch, encode_batch
 from appliance.engine.mirror.log import LogReader, SegmentState, Tail
 from appliance.engine.mirror.scan import BAD_BLOCKS_MAX
-from tests.crash.logs import MIRROR, LogWorld, Scanned
+from appliance.engine.mirror.segment import decode_segment_header, encode_segment_header
+from tests.crash.logs import MIRROR, LogWorld, Scanned, put
 from tests.crash.simulated import Operation
 
 
@@ -133,13 +137,13 @@ def test_a_recycled_segment_is_no_damage() -> None:
     assert table.removable() == []
     world.written = [b for b in world.written if b.header.place.segment != 1]
     scanned = world.scan()
-    assert scanned.damage == [] and missing(world, scanned) == set()
+    assert scanned.damage == [] and scanned.batches == world.written
     while world.planner.tail.segment != 1:
         world.append(14_000)
     world.log.recycle(table.recycled(2))
     world.written = [b for b in world.written if b.header.place.segment != 2]
     scanned = world.scan()
-    assert scanned.damage == [] and missing(world, scanned) == set()
+    assert scanned.damage == [] and scanned.batches == world.written
 
 
 def test_only_unnamed_segments_are_removable() -> None:
@@ -203,6 +207,69 @@ def test_scanning_from_any_position(number: int) -> None:
     assert scanned.damage == [] and scanned.scan.tail == world.planner.tail
     states = {s.segment: s for s in world.planner.table.states()}
     assert {s.segment: s for s in scanned.scan.table.states()} == states
+
+
+def follow(world: LogWorld, **wrong: Any) -> DecodedBatch:
+    """A whole batch where the next one belongs, but for one field."""
+    batch = world.build(put(1, 10))
+    spoilt = encode_batch(replace(batch.header.place, **wrong), [e.record for e in batch.entries])
+    place = batch.header.place
+    world.disk.overwrite(f"log/{place.segment:08x}", place.offset, spoilt.data)
+    return spoilt
+
+
+def test_a_batch_of_another_history_does_not_follow() -> None:
+    world = spread()
+    follow(world, previous_crc=12345)
+    scanned = world.scan()
+    assert scanned.batches == world.written and scanned.scan.torn
+    assert scanned.scan.tail == world.planner.tail
+
+
+@pytest.mark.parametrize("wrong", [{"generation": 9}, {"segment": 9}, {"offset": 8192}])
+def test_a_batch_that_belongs_elsewhere_does_not_follow(wrong: dict[str, int]) -> None:
+    world = spread()
+    follow(world, **wrong)
+    scanned = world.scan()
+    assert scanned.batches == world.written and scanned.damage == []
+    assert not scanned.scan.torn
+
+
+def test_a_batch_that_skips_one_within_a_segment_shows_the_gap() -> None:
+    world = spread()
+    last = world.planner.tail.sequence
+    skipping = follow(world, sequence=last + 2)
+    scanned = world.scan()
+    (damage,) = scanned.damage
+    assert (damage.first_sequence, damage.last_sequence, damage.length) == (last + 1, last + 1, 0)
+    assert [b.header for b in scanned.batches] == [
+        *(b.header for b in world.written),
+        skipping.header,
+    ]
+
+
+@pytest.mark.parametrize("wrong", [{"mirror_id": bytes(16)}, {"segment": 9}])
+def test_a_segment_header_that_belongs_elsewhere_is_damage(wrong: dict[str, Any]) -> None:
+    world = spread()
+    header = decode_segment_header(world.log.read_raw(1, 0, 4096))
+    world.disk.overwrite("log/00000001", 0, encode_segment_header(replace(header, **wrong)))
+    scanned = world.scan()
+    assert scanned.damage[0].segment == 1 and scanned.damage[0].length == 4096
+
+
+def test_what_a_cut_short_preparation_left_is_removed() -> None:
+    world = spread()
+    world.log.volume.open("log/00000009.new", write=True, create=True).close()
+    world.reopen()
+    assert not [name for name in world.log.volume.names("log") if name.endswith(".new")]
+
+
+def test_recycling_is_durable_when_it_returns() -> None:
+    world = spread()
+    fresh = world.planner.table.recycled(1)
+    world.log.recycle(fresh)
+    header = decode_segment_header(world.disk.contents()["log/00000001"])
+    assert header.generation == fresh.generation == 2
 
 
 def test_an_empty_drive() -> None:

@@ -43,7 +43,6 @@ _SEGMENT_EMPTY: Final = "DELETE FROM segments WHERE segment = ? AND live_bytes =
 _OWN: Final = "INSERT OR REPLACE INTO blobs VALUES (?, ?, ?, ?)"
 _DISOWN: Final = "DELETE FROM blobs WHERE blob_id = ?"
 _RELEASE: Final = "INSERT OR REPLACE INTO released VALUES (?, ?, ?)"
-_UNRELEASE: Final = "DELETE FROM released WHERE blob_id = ?"
 
 
 class _Row(NamedTuple):
@@ -167,4 +166,3 @@ class Changes:
             many(_RELEASE, [(i, size, self._time_ns) for i, size in self._released.items()])
         if self._owned:
             many(_OWN, [(blob_id, *owner) for blob_id, owner in self._owned.items()])
-            many(_UNRELEASE, [(blob_id,) for blob_id in self._owned])

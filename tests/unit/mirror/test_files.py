@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -110,6 +111,13 @@ def test_faults_carry_their_errno(volume: Volume) -> None:
         with pytest.raises(DriveFault) as error:
             call()
         assert fault(code, error), (code, error.value)
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_only_durable_files_flush_each_write(tmp_path: Path, durable: bool) -> None:
+    file = DirectoryVolume(tmp_path, "A").open("f", write=True, create=True, durable=durable)
+    flags = fcntl.fcntl(file._descriptor, fcntl.F_GETFL)
+    assert bool(flags & os.O_DSYNC) is durable
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../x", "a/../../x", "a\0b"])

@@ -34,6 +34,11 @@ from appliance.engine.mirror.format import (
     record_bytes,
     version_of,
 )
+from appliance.engine.mirror.segment import (
+    SegmentHeader,
+    decode_segment_header,
+    encode_segment_header,
+)
 
 U32 = st.integers(0, 2**32 - 1)
 U64 = st.integers(0, 2**64 - 1)
@@ -147,6 +152,30 @@ def test_the_same_record_written_later_at_another_place_does_not_pass() -> None:
     at = asked.offset - 8192
     with pytest.raises(Damaged):
         decode_record(there.data[at : at + asked.length], asked, MIRROR)
+
+
+def test_a_header_and_a_payload_of_two_writes_do_not_pass() -> None:
+    """Each record is whole, but the batch is a mixture."""
+    first = small_batch()
+    place = first.header.place
+    records = [entry.record for entry in first.entries]
+    second = encode_batch(place, [records[0]._replace(value=b"w" * 90), *records[1:]])
+    mixed = first.data[:BATCH_HEADER_BYTES] + second.data[BATCH_HEADER_BYTES:]
+    with pytest.raises(Damaged):
+        decode_batch(mixed)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.integers(0, 44 * 8 - 1))
+def test_segment_headers(segment: int, generation: int, bit: int) -> None:
+    header = SegmentHeader(MIRROR, segment, generation, 1 << 26)
+    data = encode_segment_header(header)
+    assert len(data) == BLOCK_BYTES and decode_segment_header(data) == header
+    assert not any(data[512:]), "one sector holds it, so that it is never torn"
+    spoilt = bytearray(data)
+    spoilt[bit // 8] ^= 1 << bit % 8
+    for wrong in (bytes(spoilt), data[:40]):
+        with pytest.raises(Damaged):
+            decode_segment_header(wrong)
 
 
 @given(st.binary(max_size=400))

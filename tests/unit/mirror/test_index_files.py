@@ -61,7 +61,7 @@ def test_a_reader_in_the_way_only_delays_a_checkpoint(index: Index) -> None:
     index.shorten_wal()
     index.checkpoint()
     index.apply(make.make(make.put(b"a", b"3")))
-    assert index.checkpoint() in {before, index.applied}
+    assert index.checkpoint() == before != index.applied
     (old,) = reader.read("acme", [b"a"])
     assert old is not None and old.value == b"1"
     reader._cursor.execute("COMMIT")

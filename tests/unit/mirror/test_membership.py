@@ -229,6 +229,18 @@ def test_one_member_behind_the_witness_is_left() -> None:
     assert decision.standings["B"] is Standing.ROLLED_BACK
 
 
+def test_a_drive_that_forgot_its_return_is_not_in_sync() -> None:
+    """It joined by a3, wrote it before the member did, and shows e1 now."""
+    assert isinstance(votes(("A", A3_JOIN), ("B", E1)), Refuse)
+    forced = served(votes(("A", A3_JOIN), ("B", E1), forced=True))
+    assert forced.in_sync == ("A",) and forced.standings["B"] is Standing.ROLLED_BACK
+
+
+def test_an_epoch_of_an_absent_drive_does_not_reach_the_witness() -> None:
+    decision = served(votes(("A", A3_JOIN), witness=A2))
+    assert decision.leaves_needed == ("B",) and decision.behind == ()
+
+
 def test_a_history_out_of_memory_is_kept_whole() -> None:
     long = A2
     for number in range(3, 3 + HISTORY_MAX + 2):

@@ -164,6 +164,20 @@ def test_every_crash_of_a_vote_leaves_the_old_or_the_new(seed: int) -> None:
         assert isinstance(again, SlotFile) and again.payload == b"99"
 
 
+@pytest.mark.parametrize("newer", [0, 1])
+def test_with_unlike_slots_the_newer_counts_and_is_overwritten_last(newer: int) -> None:
+    """As a crash between the two slots leaves them: what was read once must not be lost again."""
+    drive = disk()
+    create_slots(drive.mount(), "votes", 1, b"old")
+    drive.overwrite("votes", newer * SLOT_BYTES, encode_slot(1, 2, b"new"))
+    opened = SlotFile.open(drive.mount(), "votes", 1, write=True)
+    assert isinstance(opened, SlotFile) and opened.payload == b"new"
+    writes: list[int] = []
+    drive.hook = lambda operation: writes.append(operation.offset)
+    opened.write(b"newest")
+    assert writes == [(1 - newer) * SLOT_BYTES, newer * SLOT_BYTES]
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_every_crash_of_formatting_leaves_a_blank_or_a_whole_superblock(seed: int) -> None:
     rng = random.Random(seed)
