@@ -42,7 +42,7 @@ from appliance.daemon.mirrors import Mirrors
 from appliance.daemon.reach import Right, Rights, service_rights
 from appliance.daemon.reports import BucketReports, Facts, StatusReports, summary
 from appliance.daemon.setup import make_keys, master_key_file, recovery_file, recovery_notice
-from appliance.daemon.units import leave_to_supervisor, start_store_unit
+from appliance.daemon.units import gateway_unit, leave_to_supervisor, start_store, start_unit
 from appliance.runtime.clock import SystemClock, SystemEntropy
 from appliance.runtime.handover import SocketGiver
 from appliance.runtime.unix_sockets import Credentials
@@ -96,6 +96,8 @@ class Control:
             asyncio.create_task(self._keep_certificates(), name="certificates"),
             asyncio.create_task(self._tell_status(), name="status"),
         ]
+        if not self._config.development.enabled:
+            self._tasks.append(asyncio.create_task(self._start_gateways(), name="gateways"))
         self._life.ready("drives are watched, sockets are open")
 
     async def stop(self) -> None:
@@ -119,9 +121,9 @@ class Control:
             private = make_keys(config, self._entropy)
             self._recovery_notice = "" if private is None else recovery_notice(private)
         master = read_master_key(master_key_file(config), os.environ.get("CREDENTIALS_DIRECTORY"))
-        start_store = leave_to_supervisor if config.development.enabled else start_store_unit
+        have_store = leave_to_supervisor if config.development.enabled else start_store
         connect = partial(engines.connect, config, role="control")
-        self._mirrors = Mirrors(connect, start_store)
+        self._mirrors = Mirrors(connect, have_store)
         engine = self._mirrors.records
         recovery = read_recovery_public(recovery_file(config))
         vault = Vault(engine, master, self._entropy, recovery)
@@ -237,6 +239,13 @@ class Control:
                 for each in accounts
             ],
         }
+
+    async def _start_gateways(self) -> None:
+        for number in range(self._config.gateways):
+            try:
+                await start_unit(gateway_unit(number))
+            except ApplianceError as error:
+                _log.error("%s", error)
 
     async def _keep_certificates(self) -> None:
         while True:

@@ -66,7 +66,7 @@ class RemoteKeys:
         if task is None:
             task = asyncio.create_task(self._fetch(question), name=f"ask {method}")
             self._asking[question] = task
-            task.add_done_callback(lambda _: self._asking.pop(question, None))
+            task.add_done_callback(lambda done: self._answered(question, done))
         if (
             known is not None
             and now_s - known.asked_s <= STALE_S_MAX
@@ -75,6 +75,11 @@ class RemoteKeys:
             return known.answer
         # Shielded: one question serves all who ask; a client that leaves must not end it.
         return await asyncio.shield(task)
+
+    def _answered(self, question: tuple[str, ...], task: asyncio.Task[Any]) -> None:
+        self._asking.pop(question, None)
+        if not task.cancelled():
+            task.exception()  # seen, although nobody may be waiting for it any more
 
     async def _fetch(self, question: tuple[str, ...]) -> Any:
         method, *names = question

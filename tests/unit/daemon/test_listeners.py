@@ -1,0 +1,52 @@
+"""Ports are bound once per gateway, refused when busy, and named for the gateways."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from appliance.core.errors import Unreachable
+from appliance.daemon.listeners import network_of, open_listeners
+
+
+def test_every_gateway_has_its_own_socket_on_the_same_port() -> None:
+    listeners = open_listeners(["127.0.0.1:0"], ["localhost:0"], gateways=3, backlog=16)
+    try:
+        per_gateway = [listeners.of_gateway(number) for number in range(3)]
+        names = list(per_gateway[0])
+        assert all(list(each) == names for each in per_gateway)
+        assert network_of(names[0]) == ("https", "internet")
+        assert network_of(names[1]) == ("http", "internet")
+        ports = {each[names[0]].getsockname()[1] for each in per_gateway}
+        assert len(ports) == 1
+        assert len({each[names[0]].fileno() for each in per_gateway}) == 3
+        [port] = ports
+        assert listeners.endpoint("https") == f"https://localhost:{port}"
+        plain = listeners.endpoint("http")
+        assert plain is not None
+        # Both loopback addresses, where the machine has both, on one port.
+        assert all(name.endswith(plain.rsplit(":", 1)[1]) for name in names[1:])
+        for _ in range(3):
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    finally:
+        listeners.close()
+        listeners.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+def test_a_busy_port_is_refused_even_if_it_would_be_shared() -> None:
+    with socket.socket() as busy:
+        busy.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        address = f"127.0.0.1:{busy.getsockname()[1]}"
+        for https, http in (([address], []), (["127.0.0.1:0"], [address])):
+            with pytest.raises(Unreachable, match="another program uses that port"):
+                open_listeners(https, http, gateways=2, backlog=16)
+
+
+def test_an_address_of_another_machine_is_named() -> None:
+    with pytest.raises(Unreachable, match=r"192\.0\.2\.1:0: this machine has no such address"):
+        open_listeners(["192.0.2.1:0"], [], gateways=1, backlog=16)
