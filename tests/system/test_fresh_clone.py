@@ -29,20 +29,23 @@ def test_make_run_alone_serves_in_a_fresh_clone(tmp_path: Path) -> None:
         clone = root.path / "srv" / "appliance"
         subprocess.run(["git", "clone", "-q", f"file://{PROJECT}", clone], check=True)
         with root.start("cd /srv/appliance && exec make run") as service:
+            lines: queue.Queue[str | None] = queue.Queue()
+            reader = threading.Thread(target=_pass_on, args=(service, lines))
+            reader.start()
             try:
-                line = _aws_line(service)
+                line = _aws_line(lines)
                 _install_aws_cli(root)
                 print(f"pasting: {line}")
-                print(root.run(f"export PATH=/opt/client/bin:$PATH\n{line}", timeout_s=60))
+                listed = root.run(f"export PATH=/opt/client/bin:$PATH\n{line}", timeout_s=60)
+                print(listed)
+                assert " main-" in listed  # the first account's bucket
             finally:
                 service.kill()
+                reader.join()
 
 
-def _aws_line(service: subprocess.Popen[str]) -> str:
-    """The first line of the service's output that a person would paste. The rest of the output is
-    read on, so that the service never waits for its reader."""
-    lines: queue.Queue[str | None] = queue.Queue()
-    threading.Thread(target=_pass_on, args=(service, lines), daemon=True).start()
+def _aws_line(lines: queue.Queue[str | None]) -> str:
+    """The first line of the service's output that a person would paste."""
     deadline = time.monotonic() + SERVING_WITHIN_S
     while (text := lines.get(timeout=max(0.0, deadline - time.monotonic()))) is not None:
         if found := PASTED_LINE.match(text.rstrip()):
@@ -51,6 +54,7 @@ def _aws_line(service: subprocess.Popen[str]) -> str:
 
 
 def _pass_on(service: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
+    """Read on to the end, so that the service never waits for its reader."""
     assert service.stdout is not None
     for text in service.stdout:
         print(text, end="")
