@@ -56,8 +56,9 @@ class Output:
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table for people. Cells may carry rich markup; escape foreign text with ``plain``."""
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for header in headers:
-            table.add_column(header, overflow="fold")
+        for number, header in enumerate(headers):
+            # The first column is what a person copies: never broken on a narrow terminal.
+            table.add_column(header, overflow="fold", no_wrap=number == 0)
         for row in rows:
             table.add_row(*row)
         self._console().print(table)

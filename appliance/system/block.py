@@ -165,3 +165,15 @@ def make_xfs(node: str, *, label: str, uuid: str) -> None:
     )
     if finished.code != 0:
         raise DriveFault(node, "format", errno.EIO, finished.complaint)
+
+
+def announce(node: str) -> None:
+    """Have the kernel send a change event, so that udev looks at the device anew.
+
+    udev watches for closed writers by itself, but not while it works on an earlier event of the
+    same device: the last of several writers in a row can go unseen. Raises ``DriveFault``.
+    """
+    try:
+        (_SYS_BLOCK / Path(node).name / "uevent").write_text("change", encoding="ascii")
+    except OSError as error:
+        raise DriveFault(node, "announcing it to udev", error.errno or 0, str(error)) from error

@@ -19,6 +19,8 @@ from appliance.system import process
 MOUNT_DEADLINE_S: Final = 120.0
 """Replaying the log of a large, slow drive takes a while."""
 UNMOUNT_DEADLINE_S: Final = 20.0
+STACKED_MAX: Final = 8
+"""Mounts over one another that an unmount takes away."""
 NAMESPACE_VARIABLE: Final = "APPLIANCE_MOUNT_NAMESPACE"
 """Names the mount namespace to mount in, for a process that systemd put into one of its own."""
 XFS_RETRIES_MAX: Final = 3
@@ -78,7 +80,9 @@ def mount_xfs(node: str, target: Path) -> None:
 
 def unmount_lazily(target: Path) -> None:
     """Take the mount out of the tree at once and remove its directory. Idempotent."""
-    while _listed(target):
+    for _ in range(STACKED_MAX):
+        if not _listed(target):
+            break
         finished = process.run(
             _on_the_machine(["umount", "--lazy", str(target)]), deadline_s=UNMOUNT_DEADLINE_S
         )

@@ -8,6 +8,7 @@ socket is opened anew and reported as ``RESCAN``.
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import threading
@@ -23,6 +24,9 @@ from appliance.core.errors import Unreachable
 RESCAN: Final = "rescan"
 _CONTROL_SOCKET: Final = Path("/run/udev/control")
 _RECEIVE_BYTES: Final = 4 * 1024 * 1024
+_REOPEN_S: Final = 1.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +120,23 @@ class BlockMonitor:
             try:
                 device = self._monitor.poll(timeout=0)
             except OSError:
-                self._monitor = self._open()
+                # Overrun: what it held is not complete any more.
+                if not self._reopen():
+                    return
                 self._callback(BlockEvent(RESCAN))
                 continue
             if device is not None:
                 self._callback(BlockEvent(device.action or "change", device.sys_name))
+
+    def _reopen(self) -> bool:
+        """A fresh socket, however long the system refuses one; False when told to stop."""
+        while True:
+            try:
+                self._monitor = self._open()
+            except Unreachable as error:
+                _log.warning("%s", error)
+                stopping, _, _ = select.select([self._wake_read], [], [], _REOPEN_S)
+                if stopping:
+                    return False
+            else:
+                return True

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import queue
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,6 +70,33 @@ def test_attach_and_detach_are_told_by_events(tmp_path: Path) -> None:
         assert block.size_bytes(name) == 0
 
 
+def test_an_overrun_socket_is_told_and_replaced(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(udev, "_RECEIVE_BYTES", 1)
+    events: queue.Queue[udev.BlockEvent] = queue.Queue()
+    gate = threading.Event()
+
+    def slow(event: udev.BlockEvent) -> None:
+        events.put(event)
+        gate.wait(DEADLINE_S)
+
+    monitor = udev.BlockMonitor(slow)
+    monitor.start()
+    try:
+        for _ in range(30):
+            sh("udevadm", "trigger", "--subsystem-match=block")
+        settle()
+        gate.set()
+        while events.get(timeout=DEADLINE_S).action != udev.RESCAN:
+            pass
+        with attached(drive := LoopDrive(tmp_path, "a")):
+            wait_for(events, drive.name)
+    finally:
+        gate.set()
+        monitor.stop()
+
+
 def test_a_blank_device_is_described(tmp_path: Path) -> None:
     bay = BlockBay(tmp_path / "drives", None)
     with attached(LoopDrive(tmp_path, "a")) as _, attached(drive := LoopDrive(tmp_path, "b")):
@@ -130,6 +159,35 @@ def test_format_mount_and_unmount(tmp_path: Path) -> None:
     assert steps == ["wiping what is on it", "making the file system"]
 
 
+def test_a_sandboxed_process_mounts_on_the_machine(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    code = (
+        "import sys; from pathlib import Path; from appliance.system import mount;"
+        "place = Path(sys.argv[2]);"
+        "mount.mount_xfs(sys.argv[1], place) if sys.argv[3] == 'mount'"
+        " else mount.unmount_lazily(place)"
+    )
+    namespace = f"/proc/{os.getpid()}/ns/mnt"
+
+    def sandboxed(verb: str, device: LoopDrive) -> None:
+        python = (sys.executable, "-c", code, device.node, str(place), verb)
+        variable = f"{mount.NAMESPACE_VARIABLE}={namespace}"
+        sh("env", variable, "PYTHONPATH=.", "unshare", "--mount", "--propagation=slave", *python)
+
+    sh("mount", "--bind", str(tmp_path), str(tmp_path))
+    sh("mount", "--make-shared", str(tmp_path))
+    try:
+        with attached(device := LoopDrive(tmp_path, "a")):
+            sh("mkfs.xfs", "-q", "-m", "reflink=0", device.node)
+            sandboxed("mount", device)
+            assert str(place) in {entry.target for entry in mount.mounts()}
+            sandboxed("unmount", device)
+            assert str(place) not in {entry.target for entry in mount.mounts()}
+            assert not place.exists()
+    finally:
+        sh("umount", "--lazy", str(tmp_path))
+
+
 def test_our_rules_tag_our_drives_and_candidates(tmp_path: Path) -> None:
     bay = BlockBay(tmp_path / "drives", None)
     with attached(device := LoopDrive(tmp_path, "a")):
@@ -146,6 +204,7 @@ def test_our_rules_tag_our_drives_and_candidates(tmp_path: Path) -> None:
         assert "APPLIANCE_CANDIDATE" not in after
         sh("wipefs", "--all", device.node)
         sh("mkfs.xfs", "-q", "-L", "backup", device.node)
+        block.announce(device.node)
         until(lambda: "APPLIANCE_DRIVE" not in _properties(device.node), "udev to look at it")
         until(lambda: _properties(device.node).get("ID_FS_LABEL") == "backup", "udev to look at it")
         stranger = _properties(device.node)

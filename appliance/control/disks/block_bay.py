@@ -110,6 +110,7 @@ class BlockBay:
         block.wipe([*(f"/dev/{part}" for part in drive.partitions), drive.node])
         step("making the file system")
         block.make_xfs(drive.node, label=label_of(drive_id), uuid=str(uuid.UUID(drive_id)))
+        block.announce(drive.node)
         self._forget(Path(drive.node).name)
 
     def mount(self, drive: Drive) -> Path:
