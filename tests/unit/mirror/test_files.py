@@ -120,6 +120,22 @@ def test_only_durable_files_flush_each_write(tmp_path: Path, durable: bool) -> N
     assert bool(flags & os.O_DSYNC) is durable
 
 
+def test_flushes_reach_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[str] = []
+
+    def note(descriptor: int) -> None:
+        flushed.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    monkeypatch.setattr(os, "fdatasync", note)
+    monkeypatch.setattr(os, "fsync", note)
+    volume = DirectoryVolume(tmp_path, "A")
+    volume.make_directory("d")
+    volume.open("f", write=True, create=True).flush()
+    volume.flush_directory("d")
+    volume.flush_directory("")
+    assert flushed == [str(tmp_path / "f"), str(tmp_path / "d"), str(tmp_path)]
+
+
 @pytest.mark.parametrize("path", ["/etc/passwd", "../x", "a/../../x", "a\0b"])
 def test_no_path_leads_out(tmp_path: Path, path: str) -> None:
     volume = DirectoryVolume(tmp_path, "A")

@@ -70,6 +70,7 @@ def test_a_hung_drive_stalls_only_itself_and_takes_nothing_more() -> None:
     while lanes.busy("A"):
         lanes.run({"B": lambda: None}, deadline_s=30)
     assert lanes.run({"A": lambda: 8}, deadline_s=30)["A"].value == 8
+    assert ran == [], "what was refused must not happen later"
     lanes.close()
 
 
