@@ -23,6 +23,14 @@ from typing import Final
 
 import msgpack
 
+from appliance.core.access import (
+    DEFAULT_ACL,
+    AclRequest,
+    Action,
+    BucketRules,
+    Ownership,
+    PublicBlock,
+)
 from appliance.core.errors import Conflict, LimitExceeded, S3Error
 from appliance.core.names import check_bucket_name
 from appliance.core.ports import Owner
@@ -37,7 +45,6 @@ from appliance.core.recordkeys import (
 )
 from appliance.engine.interface import (
     SYSTEM,
-    Charge,
     Delete,
     Expect,
     ExpectEmpty,
@@ -48,7 +55,8 @@ from appliance.engine.interface import (
     Put,
     Record,
 )
-from appliance.objects.context import BucketView, Context
+from appliance.objects.acl import resolve
+from appliance.objects.context import BucketView, Context, bucket_record, buckets_counter
 from appliance.objects.model import Bucket, Caller, Page
 from appliance.objects.records import BucketRecord
 from appliance.objects.replace import TRIES_MAX, as_read
@@ -89,16 +97,32 @@ class Buckets:
             position = records[-1].key + b"\x00"
 
     async def head(self, caller: Caller | None, name: str) -> Bucket:
-        """The bucket. Raises ``S3Error`` NoSuchBucket, AccessDenied."""
-        view, _ = await self._context.bucket(caller, name)
+        """The bucket, for who may list it. Raises ``S3Error`` NoSuchBucket, AccessDenied."""
+        return await self.check(caller, name, Action.LIST_BUCKET)
+
+    async def check(self, caller: Caller | None, name: str, action: Action) -> Bucket:
+        """The bucket, for who may do ``action``. Raises ``S3Error`` NoSuchBucket, AccessDenied."""
+        view, _ = await self._context.bucket(caller, name, action)
         return view.record.show(name)
 
+    async def owner(self, name: str) -> Owner:
+        """Whose the bucket is, whoever asks. Raises ``S3Error`` NoSuchBucket."""
+        view, _ = await self._context.look(name)
+        return view.rules.owner
+
     async def create(
-        self, caller: Caller | None, name: str, *, region: str = ""
+        self,
+        caller: Caller | None,
+        name: str,
+        *,
+        region: str = "",
+        acl: AclRequest = DEFAULT_ACL,
+        ownership: Ownership | None = None,
     ) -> tuple[Bucket, bool]:
         """The bucket, and whether it is new; False when the caller had it already.
 
-        Raises ``S3Error`` AccessDenied, InvalidBucketName, BucketAlreadyExists, TooManyBuckets.
+        Raises ``S3Error`` AccessDenied, InvalidBucketName, BucketAlreadyExists (also for one's own
+        with another access list or ownership), TooManyBuckets, and as ``acl.resolve`` does.
         """
         if caller is None:
             raise S3Error("AccessDenied", "Access Denied")
@@ -108,8 +132,7 @@ class Buckets:
             dots_allowed=self._context.limits.bucket_dots_allowed,
         )
         partition = Partition(caller.contract)
-        owner = Owner(caller.user_id, caller.display_name)
-        record = BucketRecord(owner, self._context.clock.now_ns(), region)
+        record = await self._new_record(caller, region, acl, ownership)
         for _ in range(TRIES_MAX):
             try:
                 claim = await self._claim(caller, name)
@@ -119,7 +142,7 @@ class Buckets:
                 partition, [bucket_key(name), fence_key(name)]
             )
             if existing is not None:
-                return _existing(caller, name, existing)
+                return _existing(caller, name, existing, record)
             if _spent(fence) >= claim:
                 await self._give_back(name, claim)
                 continue
@@ -135,6 +158,19 @@ class Buckets:
             self._context.forget(name)
             return record.show(name), True
         raise S3Error("OperationAborted", "The bucket is being changed. Try again.")
+
+    async def _new_record(
+        self, caller: Caller, region: str, request: AclRequest, ownership: Ownership | None
+    ) -> BucketRecord:
+        owner = Owner(caller.user_id, caller.display_name)
+        open_to_all = self._context.public_access
+        block = PublicBlock.NOTHING if open_to_all else PublicBlock.EVERYTHING
+        rules = BucketRules(caller.contract, owner, block=block)
+        acl = await resolve(self._context, rules, request, owner, on_bucket=True)
+        if acl is not None and ownership is Ownership.BUCKET_OWNER_ENFORCED:
+            raise S3Error("InvalidBucketAclWithObjectOwnership")
+        created_ns = self._context.clock.now_ns()
+        return BucketRecord(owner, created_ns, region, acl=acl, ownership=ownership)
 
     async def _claim(self, caller: Caller, name: str) -> int:
         """The version of the contract's claim of the name, made now if there is none.
@@ -161,10 +197,10 @@ class Buckets:
     async def _put_record(
         self, partition: Partition, name: str, record: BucketRecord, fence: Record | None
     ) -> None:
-        counter = b"buckets/" + record.owner.user_id.encode("utf-8")
+        counter = buckets_counter(record.owner.user_id)
         await self._context.commit(
             partition,
-            [Put(bucket_key(name), record.encode(), charges=[Charge(counter, 1)])],
+            [bucket_record(name, record)],
             [Expect(bucket_key(name), Presence.ABSENT), as_read(fence_key(name), fence)],
             [Limit(counter, self._context.limits.buckets_per_account)],
         )
@@ -188,7 +224,7 @@ class Buckets:
         """
         context = self._context
         for _ in range(TRIES_MAX):
-            view, _records = await context.bucket(caller, name)
+            view, _records = await context.bucket(caller, name, Action.DELETE_BUCKET)
             [claim] = await context.engine.read(SYSTEM, [registry_key(name)])
             context.forget(name)
             if claim is None:
@@ -263,8 +299,13 @@ def _already_exists(name: str) -> S3Error:
     )
 
 
-def _existing(caller: Caller, name: str, existing: Record) -> tuple[Bucket, bool]:
-    bucket = BucketRecord.decode(existing.value).show(name)
-    if bucket.owner.user_id != caller.user_id:
+def _existing(
+    caller: Caller, name: str, existing: Record, asked: BucketRecord
+) -> tuple[Bucket, bool]:
+    """One's own bucket asked for again: nothing of it is changed, so it must be what is asked."""
+    record = BucketRecord.decode(existing.value)
+    if record.owner.user_id != caller.user_id:
         raise _already_exists(name)
-    return bucket, False
+    if (record.acl, record.ownership) != (asked.acl, asked.ownership):
+        raise _already_exists(name)
+    return record.show(name), False

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from appliance.core.access import Action
 from appliance.core.checksums import ChecksumAlgorithm, ChecksumKind, combined, composite, encode
 from appliance.core.conditions import UNCONDITIONAL, WriteCondition
 from appliance.core.errors import Conflict, S3Error
@@ -79,7 +80,7 @@ async def complete_upload(
         object_key(wanted.bucket, wanted.key),
     )
     for _ in range(TRIES_MAX):
-        view, [upload, slot] = await context.bucket(caller, wanted.bucket, keys)
+        view, [upload, slot] = await context.bucket(caller, wanted.bucket, Action.PUT_OBJECT, keys)
         if upload is None:
             return _repeated(view, wanted, slot)
         if wanted.condition != UNCONDITIONAL:
@@ -92,7 +93,9 @@ async def complete_upload(
         )
         change = _change(wanted, upload, found, used, record)
         try:
-            await replace(context, caller, view, wanted.key, change, wanted.condition)
+            await replace(
+                context, caller, Action.PUT_OBJECT, view, wanted.key, change, wanted.condition
+            )
         except Conflict:
             continue
         return show(view, wanted.key, record)
@@ -198,9 +201,11 @@ def _object_record(
         md5=multipart_md5(part.record.md5 for part in used),
         write_id=wanted.upload,
         parts=len(used),
+        owner=upload.owner,
         checksum=checksum,
         attributes=upload.attributes,
         runs=runs if len(runs) <= RUNS_MAX else (),
+        acl=upload.acl,
     )
 
 

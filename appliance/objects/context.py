@@ -1,7 +1,7 @@
 """What every part of the object layer stands on: the seams, and the way to a bucket.
 
 Owns the two small caches: which contract has a bucket name (only found names are kept), and for
-writes the bucket's record for a moment. Refuses strangers: for now a bucket is its owner's alone.
+writes the bucket's record for a moment. Refuses what ``core.access`` does not allow.
 
 Invariant: a cached record is never trusted by itself. Reads fetch the bucket's record in the same
 engine call as the object; writes expect the very version they decided on, so that a bucket deleted,
@@ -18,13 +18,15 @@ from typing import Final, Protocol
 
 import msgpack
 
+from appliance.core.access import Acl, Action, BucketRules, Item, is_allowed
 from appliance.core.errors import NotFound, S3Error
 from appliance.core.names import bucket_name_problem
-from appliance.core.ports import Clock, Entropy, KeyStore
+from appliance.core.ports import Clock, Entropy, KeyStore, Owner
 from appliance.core.recordkeys import bucket_key, registry_key
 from appliance.engine.interface import (
     SYSTEM,
     Batch,
+    Charge,
     Committed,
     Engine,
     Expect,
@@ -32,6 +34,7 @@ from appliance.engine.interface import (
     Limit,
     Operation,
     Partition,
+    Put,
     Record,
 )
 from appliance.objects.limits import ObjectLimits
@@ -59,6 +62,16 @@ class BucketView:
     contract: str
     record: BucketRecord
     version: int
+    rules: BucketRules
+
+    def check(self, caller: Caller | None, action: Action, item: Item | None = None) -> None:
+        """Raises ``S3Error`` AccessDenied unless the caller may do that."""
+        if not is_allowed(caller, action, self.rules, item):
+            raise S3Error("AccessDenied", "Access Denied")
+
+    def item(self, owner: Owner | None, acl: Acl | None = None) -> Item:
+        """An object or upload in it, as decisions see it."""
+        return Item(self.rules.owner_of(owner), acl)
 
     @property
     def partition(self) -> Partition:
@@ -81,38 +94,51 @@ class Context:
     limits: ObjectLimits
     hashing: Executor
     quotas: QuotaSource | None
+    public_access: bool
     _contracts: OrderedDict[str, str]
     _views: OrderedDict[str, tuple[float, BucketView]]
 
     async def bucket(
-        self, caller: Caller | None, name: str, keys: Sequence[bytes] = ()
+        self, caller: Caller | None, name: str, action: Action, keys: Sequence[bytes] = ()
     ) -> tuple[BucketView, list[Record | None]]:
-        """The bucket and the records of ``keys`` in its partition, read at one moment.
+        """The bucket and the records of ``keys`` in its partition, read at one moment, for an
+        action that needs no more than the bucket to be judged.
 
         Raises ``S3Error`` NoSuchBucket or AccessDenied.
         """
+        view, records = await self.look(name, keys)
+        view.check(caller, action)
+        return view, records
+
+    async def look(
+        self, name: str, keys: Sequence[bytes] = ()
+    ) -> tuple[BucketView, list[Record | None]]:
+        """As ``bucket``, and nothing judged yet: the caller does that. Raises NoSuchBucket."""
         for _ in range(2):
             contract = self._contracts.get(name) or await self._lookup(name)
             wanted = [bucket_key(name), *keys]
             first, *rest = await self.engine.read(Partition(contract), wanted)
             if first is not None:
-                view = BucketView(name, contract, BucketRecord.decode(first.value), first.version)
+                record = BucketRecord.decode(first.value)
+                rules = record.rules(contract, public_access=self.public_access)
+                view = BucketView(name, contract, record, first.version, rules)
                 self._remember(view)
-                _authorize(caller, view)
                 return view, rest
             self.forget(name)
         raise no_such_bucket(name)
 
-    async def bucket_for_write(self, caller: Caller | None, name: str) -> BucketView:
+    async def bucket_for_write(
+        self, caller: Caller | None, name: str, action: Action
+    ) -> BucketView:
         """The bucket as of at most ``bucket_cache_s`` ago: enough to begin a write that expects it
         unchanged when it commits."""
         known = self._views.get(name)
         if known is not None:
             read_at_s, view = known
             if self.clock.monotonic_s() - read_at_s <= self.limits.bucket_cache_s:
-                _authorize(caller, view)
+                view.check(caller, action)
                 return view
-        return (await self.bucket(caller, name))[0]
+        return (await self.bucket(caller, name, action))[0]
 
     def forget(self, name: str) -> None:
         """Drop what is remembered of a bucket."""
@@ -192,11 +218,33 @@ def open_context(
     limits: ObjectLimits,
     hashing: Executor,
     quotas: QuotaSource | None = None,
+    *,
+    public_access: bool = False,
 ) -> Context:
     """A context that remembers nothing yet."""
     return Context(
-        engine, keys, clock, entropy, limits, hashing, quotas, OrderedDict(), OrderedDict()
+        engine,
+        keys,
+        clock,
+        entropy,
+        limits,
+        hashing,
+        quotas,
+        public_access,
+        OrderedDict(),
+        OrderedDict(),
     )
+
+
+def bucket_record(name: str, record: BucketRecord) -> Put:
+    """The operation that stores a bucket's record, charged to its owner's count of buckets."""
+    charge = Charge(buckets_counter(record.owner.user_id), 1)
+    return Put(bucket_key(name), record.encode(), charges=[charge])
+
+
+def buckets_counter(user_id: str) -> bytes:
+    """Where it is counted how many buckets an account has."""
+    return b"buckets/" + user_id.encode("utf-8")
 
 
 def no_such_bucket(name: str) -> S3Error:
@@ -204,8 +252,3 @@ def no_such_bucket(name: str) -> S3Error:
     return S3Error(
         "NoSuchBucket", "The specified bucket does not exist", fields={"BucketName": name}
     )
-
-
-def _authorize(caller: Caller | None, view: BucketView) -> None:
-    if caller is None or caller.user_id != view.record.owner.user_id:
-        raise S3Error("AccessDenied", "Access Denied")

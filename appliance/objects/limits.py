@@ -16,6 +16,7 @@ class ObjectLimits:
     key_bytes: int = 1024
     metadata_bytes: int = 2048
     tags: int = 10
+    bucket_tags: int = 50
     tag_key_characters: int = 128
     tag_value_characters: int = 256
     parts: int = 10_000
@@ -30,6 +31,7 @@ class ObjectLimits:
     list_uploads: int = 1000
     list_buckets: int = 10_000
     buckets_per_account: int = 1000
+    acl_grants: int = 100
     bucket_dots_allowed: bool = False
     sweep_records: int = 5_120
     inline_body_bytes: int = 64 * 1024

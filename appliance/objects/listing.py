@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from appliance.core.access import Action
 from appliance.core.recordkeys import key_of_record, object_root
 from appliance.engine.interface import Record
 from appliance.objects.context import BucketView, Context
@@ -40,7 +41,7 @@ class Lists:
 
         Raises ``S3Error`` NoSuchBucket, AccessDenied, InvalidArgument.
         """
-        view, walk = await self._walk(caller, bucket, prefix, delimiter)
+        view, walk = await self._walk(caller, bucket, Action.LIST_BUCKET, prefix, delimiter)
         if after:
             walk.resume_behind(after)
         limit = min(limit, self._context.limits.list_keys)
@@ -68,7 +69,7 @@ class Lists:
         Raises ``S3Error`` NoSuchBucket, AccessDenied, InvalidArgument.
         """
         order = order_by_id(version_marker) if version_marker else None
-        view, walk = await self._walk(caller, bucket, prefix, delimiter)
+        view, walk = await self._walk(caller, bucket, Action.LIST_VERSIONS, prefix, delimiter)
         if key_marker:
             walk.resume_behind(key_marker, order)
         limit = min(limit, self._context.limits.list_keys)
@@ -88,9 +89,9 @@ class Lists:
         return VersionListing(entries, walked.prefixes, True, last.key, last.version_id)
 
     async def _walk(
-        self, caller: Caller | None, bucket: str, prefix: str, delimiter: str
+        self, caller: Caller | None, bucket: str, action: Action, prefix: str, delimiter: str
     ) -> tuple[BucketView, Walk]:
-        view, _ = await self._context.bucket(caller, bucket)
+        view, _ = await self._context.bucket(caller, bucket, action)
         root = object_root(bucket)
         return view, Walk(self._context.engine, view.partition, root, prefix, delimiter)
 
@@ -110,7 +111,7 @@ def _listed(view: BucketView, record: Record, root_bytes: int, is_latest: bool) 
         fields.size_bytes,
         fields.etag,
         fields.modified_ns,
-        fields.owner or view.record.owner,
+        view.rules.owner_of(fields.owner),
         fields.storage_class,
         fields.checksum_algorithm,
         fields.checksum_kind,

@@ -11,12 +11,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace as changed
 from typing import Final
 
+from appliance.core.access import DEFAULT_ACL, AclRequest, Action, is_allowed
 from appliance.core.checksums import ChecksumAlgorithm, ChecksumKind
 from appliance.core.conditions import UNCONDITIONAL, Verdict, WriteCondition, evaluate_read
 from appliance.core.errors import Conflict, S3Error
 from appliance.core.names import check_key
 from appliance.core.recordkeys import NULL_ORDER, object_key, parts_mark_key, parts_range
 from appliance.engine.interface import Delete, Expect, Operation, Presence, Put
+from appliance.objects.acl import new_object_access
 from appliance.objects.attributes import charges, check_attributes, limited_tags
 from appliance.objects.content import OpenObject
 from appliance.objects.context import BucketView, Context
@@ -71,14 +73,15 @@ class Objects:
         body: Body,
         attributes: Attributes = NO_ATTRIBUTES,
         *,
+        acl: AclRequest = DEFAULT_ACL,
         condition: WriteCondition = UNCONDITIONAL,
     ) -> ObjectInfo:
         """Store an object. Durable on return; visible only then, and only whole.
 
         Raises ``S3Error`` (NoSuchBucket, AccessDenied, KeyTooLongError, MetadataTooLarge,
         InvalidTag, EntityTooLarge, QuotaExceeded, PreconditionFailed, NoSuchKey for an If-Match on
-        nothing, BadDigest, whatever the body raises) and engine errors; ``MembershipChanged`` means
-        that the body has to be sent again.
+        nothing, BadDigest, whatever the body raises, as ``acl.resolve``) and engine errors;
+        ``MembershipChanged`` means that the body has to be sent again.
         """
         return await self._store(
             caller,
@@ -86,6 +89,7 @@ class Objects:
             key,
             body,
             check_attributes(attributes, self._context.limits),
+            acl=acl,
             condition=condition,
             size_bytes_max=self._context.limits.single_part_max_bytes,
         )
@@ -98,6 +102,7 @@ class Objects:
         body: Body,
         attributes: Attributes,
         *,
+        acl: AclRequest,
         condition: WriteCondition,
         size_bytes_max: int,
         algorithm: ChecksumAlgorithm | None = None,
@@ -105,6 +110,7 @@ class Objects:
         context = self._context
         check_key(key, size_bytes_max=context.limits.key_bytes)
         view = await self._admit(caller, bucket, key, body, condition, size_bytes_max)
+        owner, access_list = await new_object_access(context, view.rules, caller, acl)
         contract_key = await context.contract_key(view.contract)
         algorithm = algorithm or body.checksum_algorithm or DEFAULT_CHECKSUM
         taken = await Intake(context, contract_key, (algorithm,), size_bytes_max).take(body)
@@ -116,8 +122,10 @@ class Objects:
             modified_ns=context.clock.now_ns(),
             md5=taken.md5,
             write_id=taken.write_id,
+            owner=owner,
             checksum=StoredChecksum(algorithm, ChecksumKind.FULL_OBJECT, digest, declared),
             attributes=attributes,
+            acl=access_list,
         )
         slot = Put(
             object_key(bucket, key),
@@ -126,7 +134,8 @@ class Objects:
             charges(bucket, size_bytes=taken.size_bytes, objects=1),
         )
         quota = await context.quota(view)
-        await replace(context, caller, view, key, Change(slot, quota=quota), condition)
+        change = Change(slot, quota=quota)
+        await replace(context, caller, Action.PUT_OBJECT, view, key, change, condition)
         return show(view, key, record)
 
     async def _admit(
@@ -140,10 +149,10 @@ class Objects:
     ) -> BucketView:
         """Everything that can be refused before the body is."""
         if condition == UNCONDITIONAL:
-            view = await self._context.bucket_for_write(caller, bucket)
+            view = await self._context.bucket_for_write(caller, bucket, Action.PUT_OBJECT)
         else:
             slot_key = object_key(bucket, key)
-            view, [slot] = await self._context.bucket(caller, bucket, [slot_key])
+            view, [slot] = await self._context.bucket(caller, bucket, Action.PUT_OBJECT, [slot_key])
             check_condition(condition, key, slot)
         check_size(body.size_bytes, size_bytes_max)
         await self._context.admit(
@@ -211,11 +220,12 @@ class Objects:
         """
         check_key(key, size_bytes_max=self._context.limits.key_bytes)
         order = order_by_id(version_id)
-        view = await self._context.bucket_for_write(caller, bucket)
+        action = _deleting(version_id)
+        view = await self._context.bucket_for_write(caller, bucket, action)
         condition = condition or UNCONDITIONAL
         if order == NULL_ORDER:
             change = delete_slot(bucket, key)
-            await replace(self._context, caller, view, key, change, condition)
+            await replace(self._context, caller, action, view, key, change, condition)
         else:
             await self._delete_version(caller, bucket, key, order, condition)
         return Deleted(key, version_id)
@@ -225,7 +235,9 @@ class Objects:
     ) -> None:
         record_key = object_key(bucket, key, order)
         for _ in range(TRIES_MAX):
-            view, [stored] = await self._context.bucket(caller, bucket, [record_key])
+            view, [stored] = await self._context.bucket(
+                caller, bucket, Action.DELETE_OBJECT_VERSION, [record_key]
+            )
             if stored is None:
                 return
             check_condition(condition, key, stored, deleting=True)
@@ -259,7 +271,10 @@ class Objects:
                     together.setdefault(key, []).append(index)
             except S3Error as error:
                 outcomes[index] = error
-        done = await self._delete_together(caller, bucket, list(together))
+        versions_named = any(version_id is not None for _, version_id in keys)
+        done = await self._delete_together(
+            caller, bucket, list(together), versions_named=versions_named
+        )
         for key in done:
             for index in together[key]:
                 outcomes[index] = Deleted(key, keys[index][1])
@@ -272,11 +287,13 @@ class Objects:
         return [outcomes[index] for index in range(len(keys))]
 
     async def _delete_together(
-        self, caller: Caller | None, bucket: str, keys: Sequence[str]
+        self, caller: Caller | None, bucket: str, keys: Sequence[str], *, versions_named: bool
     ) -> Sequence[str]:
         """Remove in one commit those keys whose version is plain; says which. All or none."""
         marks = [parts_mark_key(bucket, key) for key in keys]
-        view, found = await self._context.bucket(caller, bucket, marks)
+        view, found = await self._context.bucket(caller, bucket, Action.DELETE_OBJECT, marks)
+        if versions_named and not is_allowed(caller, Action.DELETE_OBJECT_VERSION, view.rules):
+            return ()
         plain = [
             (key, mark_key)
             for key, mark_key, mark in zip(keys, marks, found, strict=True)
@@ -305,6 +322,7 @@ class Objects:
         tags: Mapping[str, str] | None = None,
         storage_class: str | None = None,
         checksum_algorithm: ChecksumAlgorithm | None = None,
+        acl: AclRequest = DEFAULT_ACL,
         condition: WriteCondition = UNCONDITIONAL,
     ) -> ObjectInfo:
         """Store a copy under a write id of its own. None for ``attributes`` or ``tags`` means the
@@ -345,10 +363,15 @@ class Objects:
             key,
             CopyBody(opened.read(), info.size_bytes),
             check_attributes(kept, context.limits),
+            acl=acl,
             condition=condition,
             size_bytes_max=context.limits.copy_source_max_bytes,
             algorithm=algorithm,
         )
+
+
+def _deleting(version_id: str | None) -> Action:
+    return Action.DELETE_OBJECT if version_id is None else Action.DELETE_OBJECT_VERSION
 
 
 class CopyBody:

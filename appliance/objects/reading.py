@@ -6,6 +6,7 @@ with the S3 codes of what is not there; behind a delete marker the refusal says 
 
 from __future__ import annotations
 
+from appliance.core.access import Action
 from appliance.core.errors import S3Error
 from appliance.core.names import check_key
 from appliance.core.partlayout import part_span
@@ -32,26 +33,36 @@ from appliance.objects.records import (
 
 
 async def find(
-    context: Context, caller: Caller | None, bucket: str, key: str, version_id: str | None
+    context: Context,
+    caller: Caller | None,
+    bucket: str,
+    key: str,
+    version_id: str | None,
+    action: Action,
 ) -> tuple[BucketView, Record, ObjectRecord]:
     """The record of the current version, or of the one named; never a delete marker.
+
+    Only who may list the bucket learns that something is not there.
 
     Raises ``S3Error`` NoSuchBucket, AccessDenied, NoSuchKey, NoSuchVersion, MethodNotAllowed.
     """
     check_key(key, size_bytes_max=context.limits.key_bytes)
     order = order_by_id(version_id)
-    view, [stored] = await context.bucket(caller, bucket, [object_key(bucket, key, order)])
+    view, [stored] = await context.look(bucket, [object_key(bucket, key, order)])
     if version_id is None and view.record.versioning is not Versioning.NEVER:
         start, end = versions_range(bucket, key)
         newest = await context.engine.scan(view.partition, start, end, 1)
         stored = newest[0] if newest else None
     if stored is None:
+        view.check(caller, Action.LIST_BUCKET)
         if version_id is None:
             raise S3Error("NoSuchKey", fields={"Key": key})
         raise S3Error("NoSuchVersion", fields={"Key": key, "VersionId": version_id})
     record = ObjectRecord.decode(stored.value)
     if record.kind is Kind.DELETE_MARKER:
+        view.check(caller, Action.LIST_BUCKET)
         raise _marker_refusal(key, record, named=version_id is not None)
+    view.check(caller, action, view.item(record.owner, record.acl))
     return view, stored, record
 
 
@@ -80,7 +91,12 @@ def _marker_refusal(key: str, record: ObjectRecord, *, named: bool) -> S3Error:
 def show(view: BucketView, key: str, record: ObjectRecord) -> ObjectInfo:
     """The version as callers see it."""
     versioned = view.record.versioning is not Versioning.NEVER
-    return record.show(key, view.record.owner, is_versioned=versioned)
+    return record.show(key, view.rules.owner_of(record.owner), is_versioned=versioned)
+
+
+def reading_of(version_id: str | None) -> Action:
+    """What reading that version is."""
+    return Action.GET_OBJECT if version_id is None else Action.GET_OBJECT_VERSION
 
 
 async def open_object(
@@ -93,7 +109,8 @@ async def open_object(
     part_number: int | None = None,
 ) -> OpenObject:
     """See ``Objects.open``."""
-    view, stored, record = await find(context, caller, bucket, key, version_id)
+    action = reading_of(version_id)
+    view, stored, record = await find(context, caller, bucket, key, version_id, action)
     info = show(view, key, record)
     if part_number is None or (record.kind is not Kind.IN_PARTS and part_number == 1):
         return OpenObject(context, view, record, stored, info)
@@ -130,7 +147,8 @@ async def list_object_parts(
     limit: int,
 ) -> tuple[ObjectInfo, Page[Part]]:
     """See ``Objects.parts``."""
-    view, _, record = await find(context, caller, bucket, key, version_id)
+    action = reading_of(version_id)
+    view, _, record = await find(context, caller, bucket, key, version_id, action)
     info = show(view, key, record)
     if record.kind is not Kind.IN_PARTS:
         return info, Page(())

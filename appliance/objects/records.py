@@ -8,17 +8,26 @@ format it does not know. Invariant: what is decoded encodes to the same bytes.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import msgpack
 
+from appliance.core.access import Acl, BucketRules, Ownership, PublicBlock
 from appliance.core.checksums import Checksum, ChecksumAlgorithm, ChecksumKind, encode
 from appliance.core.errors import DataLost
 from appliance.core.etag import format_etag
 from appliance.core.partlayout import Run
 from appliance.core.ports import Owner
+from appliance.objects.aclformat import (
+    pack_acl,
+    pack_owner,
+    pack_ownership,
+    unpack_acl,
+    unpack_owner,
+    unpack_ownership,
+)
 from appliance.objects.model import (
     NO_ATTRIBUTES,
     NULL_VERSION,
@@ -70,10 +79,6 @@ def _pack(fields: list[Any]) -> bytes:
     return packed
 
 
-def _pack_owner(owner: Owner) -> list[str]:
-    return [owner.user_id, owner.display_name]
-
-
 @dataclass(frozen=True, slots=True)
 class BucketRecord:
     """The value of ``b/<name>``."""
@@ -82,22 +87,54 @@ class BucketRecord:
     created_ns: int
     region: str = ""
     versioning: Versioning = Versioning.NEVER
+    acl: Acl | None = None
+    ownership: Ownership | None = None
+    block: PublicBlock | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         """The value."""
         return _pack(
-            [FORMAT, self.created_ns, _pack_owner(self.owner), self.region, int(self.versioning)]
+            [
+                FORMAT,
+                self.created_ns,
+                pack_owner(self.owner),
+                self.region,
+                int(self.versioning),
+                pack_acl(self.acl),
+                pack_ownership(self.ownership),
+                None if self.block is None else self.block.value,
+                dict(self.tags),
+            ]
         )
 
     @classmethod
     def decode(cls, value: bytes) -> BucketRecord:
         """Raises ``DataLost`` for a format it does not know."""
-        _, created_ns, owner, region, versioning = _unpack(value, "bucket")
-        return cls(Owner(*owner), created_ns, region, Versioning(versioning))
+        _, created_ns, owner, region, versioning, acl, ownership, block, tags = _unpack(
+            value, "bucket"
+        )
+        return cls(
+            Owner(*owner),
+            created_ns,
+            region,
+            Versioning(versioning),
+            unpack_acl(acl),
+            unpack_ownership(ownership),
+            None if block is None else PublicBlock(block),
+            tags,
+        )
 
     def show(self, name: str) -> Bucket:
         """As callers see it."""
         return Bucket(name, self.owner, self.created_ns, self.region)
+
+    def rules(self, contract: str, *, public_access: bool) -> BucketRules:
+        """As decisions see it; without public access everything public is blocked."""
+        block = PublicBlock.EVERYTHING
+        if public_access:
+            block = self.block or PublicBlock.NOTHING
+        return BucketRules(contract, self.owner, self.acl, self.ownership, block)
 
 
 class StoredChecksum(NamedTuple):
@@ -159,6 +196,7 @@ class ObjectRecord:
     version_id: str = ""
     attributes: Attributes = NO_ATTRIBUTES
     runs: Sequence[Run] = field(default=())
+    acl: Acl | None = None
 
     @property
     def etag(self) -> str:
@@ -168,7 +206,8 @@ class ObjectRecord:
     def encode(self) -> bytes:
         """The value."""
         storage_class = self.attributes.storage_class
-        details = [*_pack_attributes(self.attributes), [tuple(run) for run in self.runs]]
+        runs = [tuple(run) for run in self.runs]
+        details = [*_pack_attributes(self.attributes), runs, pack_acl(self.acl)]
         return _pack(
             [
                 FORMAT,
@@ -177,7 +216,7 @@ class ObjectRecord:
                 self.modified_ns,
                 self.md5,
                 self.parts,
-                _pack_owner(self.owner) if self.owner else None,
+                pack_owner(self.owner),
                 "" if storage_class == STANDARD else storage_class,
                 self.checksum.pack() if self.checksum else None,
                 self.version_id,
@@ -190,7 +229,7 @@ class ObjectRecord:
     def decode(cls, value: bytes) -> ObjectRecord:
         """Raises ``DataLost`` for a format it does not know."""
         fields = _unpack(value, "object")
-        content_type, headers, metadata, tags, runs = msgpack.unpackb(fields[11])
+        content_type, headers, metadata, tags, runs, acl = msgpack.unpackb(fields[11])
         return cls(
             kind=Kind(fields[1]),
             size_bytes=fields[2],
@@ -198,14 +237,15 @@ class ObjectRecord:
             md5=fields[4],
             write_id=fields[10],
             parts=fields[5],
-            owner=Owner(*fields[6]) if fields[6] else None,
+            owner=unpack_owner(fields[6]),
             checksum=StoredChecksum.unpack(fields[8]) if fields[8] else None,
             version_id=fields[9],
             attributes=Attributes(content_type, headers, metadata, tags, fields[7] or STANDARD),
             runs=tuple(Run(*run) for run in runs),
+            acl=unpack_acl(acl),
         )
 
-    def show(self, key: str, bucket_owner: Owner, *, is_versioned: bool = False) -> ObjectInfo:
+    def show(self, key: str, owner: Owner, *, is_versioned: bool = False) -> ObjectInfo:
         """As callers see it."""
         checksum = self.checksum
         return ObjectInfo(
@@ -213,7 +253,7 @@ class ObjectRecord:
             size_bytes=self.size_bytes,
             etag=self.etag,
             modified_ns=self.modified_ns,
-            owner=self.owner or bucket_owner,
+            owner=owner,
             version_id=self.version_id or NULL_VERSION,
             attributes=self.attributes,
             checksum=checksum.show(self.parts) if checksum else None,
@@ -262,12 +302,15 @@ def decode_listed(value: bytes) -> ListedFields:
 
 @dataclass(frozen=True, slots=True)
 class UploadRecord:
-    """The value of an unfinished upload. Without an algorithm the default one is computed."""
+    """The value of an unfinished upload. Without an algorithm the default one is computed. Owner
+    and access list are those of the object it becomes; ``owner`` None is the bucket's."""
 
     initiated_ns: int
     initiator: Owner
     attributes: Attributes
     checksum: tuple[ChecksumAlgorithm, ChecksumKind] | None = None
+    owner: Owner | None = None
+    acl: Acl | None = None
 
     def encode(self) -> bytes:
         """The value."""
@@ -276,23 +319,29 @@ class UploadRecord:
             [
                 FORMAT,
                 self.initiated_ns,
-                _pack_owner(self.initiator),
+                pack_owner(self.initiator),
                 [_ALGORITHM_NUMBERS[checksum[0]], _KIND_NUMBERS[checksum[1]]] if checksum else None,
                 self.attributes.storage_class,
                 _pack(_pack_attributes(self.attributes)),
+                pack_owner(self.owner),
+                pack_acl(self.acl),
             ]
         )
 
     @classmethod
     def decode(cls, value: bytes) -> UploadRecord:
         """Raises ``DataLost`` for a format it does not know."""
-        _, initiated_ns, initiator, checksum, storage_class, details = _unpack(value, "upload")
+        _, initiated_ns, initiator, checksum, storage_class, details, owner, acl = _unpack(
+            value, "upload"
+        )
         content_type, headers, metadata, tags = msgpack.unpackb(details)
         return cls(
             initiated_ns,
             Owner(*initiator),
             Attributes(content_type, headers, metadata, tags, storage_class),
             (_ALGORITHMS[checksum[0]], _KINDS[checksum[1]]) if checksum else None,
+            unpack_owner(owner),
+            unpack_acl(acl),
         )
 
 

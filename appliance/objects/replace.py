@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from appliance.core.access import Action
 from appliance.core.conditions import Verdict, WriteCondition, evaluate_delete, evaluate_write
 from appliance.core.errors import Conflict, S3Error
 from appliance.core.recordkeys import bucket_key, object_key, parts_mark_key, parts_range
@@ -54,20 +55,23 @@ class Change:
 async def replace(
     context: Context,
     caller: Caller | None,
+    action: Action,
     view: BucketView,
     key: str,
     change: Change,
     condition: WriteCondition,
 ) -> None:
-    """Commit ``change``. Raises ``S3Error`` (PreconditionFailed, NoSuchKey for If-Match on nothing,
-    NoSuchBucket), ``Conflict`` when one of the change's own expectations fails, engine errors.
+    """Commit ``change``, which is ``action`` by ``caller``.
+
+    Raises ``S3Error`` (PreconditionFailed, NoSuchKey for If-Match on nothing, NoSuchBucket,
+    AccessDenied), ``Conflict`` when one of the change's own expectations fails, engine errors.
     """
-    slot_key, mark_key = change.slot.key, parts_mark_key(view.name, key)
+    slot_key, mark_key = keys = change.slot.key, parts_mark_key(view.name, key)
     conditional = condition != WriteCondition()
     slot: Record | None = None
     mark: Record | None = None
     if conditional:
-        view, [slot, mark] = await context.bucket(caller, view.name, [slot_key, mark_key])
+        view, [slot, mark] = await context.bucket(caller, view.name, action, keys)
     for _ in range(TRIES_MAX):
         expectations: list[Expect | ExpectEmpty] = [view.unchanged(), *change.expectations]
         if conditional:
@@ -86,7 +90,7 @@ async def replace(
             if conflict.key not in (slot_key, mark_key, bucket_key(view.name)):
                 raise
             context.forget(view.name)
-            view, [slot, mark] = await context.bucket(caller, view.name, [slot_key, mark_key])
+            view, [slot, mark] = await context.bucket(caller, view.name, action, keys)
         else:
             return
     raise S3Error("OperationAborted", "Too many conflicting writes to this key. Try again.")

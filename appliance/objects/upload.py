@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from appliance.core.access import DEFAULT_ACL, AclRequest, Action, Item
 from appliance.core.checksums import ChecksumAlgorithm, ChecksumKind, allowed_kind, default_kind
 from appliance.core.conditions import UNCONDITIONAL, WriteCondition
 from appliance.core.errors import Conflict, S3Error
@@ -27,6 +28,7 @@ from appliance.core.recordkeys import (
     upload_root,
 )
 from appliance.engine.interface import Delete, Expect, ExpectEmpty, Presence, Put, Record
+from appliance.objects.acl import new_object_access
 from appliance.objects.attributes import charges, check_attributes
 from appliance.objects.completion import Completion, complete_upload
 from appliance.objects.context import BucketView, Context
@@ -72,29 +74,33 @@ class Uploads:
         attributes: Attributes = NO_ATTRIBUTES,
         *,
         checksum: tuple[ChecksumAlgorithm, ChecksumKind | None] | None = None,
+        acl: AclRequest = DEFAULT_ACL,
     ) -> Upload:
-        """Begin an upload. Raises ``S3Error`` as ``Objects.put`` does, and InvalidRequest for a
-        checksum type its algorithm cannot have."""
+        """Begin an upload. Raises ``S3Error`` as ``Objects.put`` does, InvalidRequest for a
+        checksum type its algorithm cannot have, AccessDenied for anonymous callers: nobody could
+        take such an upload up again."""
         context = self._context
         check_key(key, size_bytes_max=context.limits.key_bytes)
         attributes = check_attributes(attributes, context.limits)
         chosen = None if checksum is None else _checked(*checksum)
-        view = await context.bucket_for_write(caller, bucket)
-        assert caller is not None, "anonymous callers were refused"
+        view = await context.bucket_for_write(caller, bucket, Action.PUT_OBJECT)
+        if caller is None:
+            raise S3Error("AccessDenied", "Anonymous users cannot initiate multipart uploads.")
+        owner, access_list = await new_object_access(context, view.rules, caller, acl)
         now_ns = context.clock.now_ns()
         # The time leads, so that a key's uploads list in the order they began.
         upload = now_ns.to_bytes(_TIME_BYTES, "big") + context.entropy.token(
             UPLOAD_ID_BYTES - _TIME_BYTES
         )
         initiator = Owner(caller.user_id, caller.display_name)
-        record = UploadRecord(now_ns, initiator, attributes, chosen)
+        record = UploadRecord(now_ns, initiator, attributes, chosen, owner, access_list)
         for _ in range(TRIES_MAX):
             put = Put(upload_key(bucket, key, upload), record.encode())
             try:
                 await context.commit(view.partition, [put], [view.unchanged()])
             except Conflict:
                 context.forget(bucket)
-                view, _records = await context.bucket(caller, bucket)
+                view, _records = await context.bucket(caller, bucket, Action.PUT_OBJECT)
             else:
                 return _show(view, key, upload, record)
         raise S3Error("OperationAborted", "The bucket is being changed. Try again.")
@@ -117,7 +123,7 @@ class Uploads:
                 f"Part number must be an integer between 1 and {context.limits.parts}, inclusive",
                 fields={"ArgumentName": "partNumber", "ArgumentValue": str(number)},
             )
-        view, upload, stored = await self._find(caller, bucket, key, upload_id)
+        view, upload, stored = await self._find(caller, bucket, key, upload_id, Action.PUT_OBJECT)
         check_size(body.size_bytes, context.limits.part_max_bytes)
         algorithms = _algorithms(UploadRecord.decode(stored.value), body.checksum_algorithm)
         record_key = part_key(bucket, upload, number)
@@ -143,7 +149,7 @@ class Uploads:
             )
         except Conflict as error:
             context.forget(bucket)
-            await context.bucket(caller, bucket)
+            await context.bucket(caller, bucket, Action.PUT_OBJECT)
             raise _no_such_upload(upload_id) from error
         algorithm, digest = taken.digests[-1]
         declared = body.declared().checksum is not None
@@ -164,7 +170,7 @@ class Uploads:
 
         Raises ``S3Error`` InvalidArgument, InvalidRange, PreconditionFailed, and as ``put_part``.
         """
-        await self._find(caller, bucket, key, upload_id)
+        await self._find(caller, bucket, key, upload_id, Action.PUT_OBJECT)
         opened = await open_object(
             self._context, caller, source.bucket, source.key, version_id=source.version_id
         )
@@ -194,7 +200,7 @@ class Uploads:
         check_key(key, size_bytes_max=self._context.limits.key_bytes)
         upload = upload_of_id(upload_id)
         if upload is None:
-            await self._context.bucket(caller, bucket)
+            await self._context.bucket(caller, bucket, Action.PUT_OBJECT)
             raise _no_such_upload(upload_id)
         wanted = Completion(
             bucket, key, upload_id, upload, parts, condition, checksum, checksum_kind, size_bytes
@@ -204,7 +210,9 @@ class Uploads:
     async def abort(self, caller: Caller | None, bucket: str, key: str, upload_id: str) -> None:
         """Give an upload up, with all its parts. Raises ``S3Error`` NoSuchUpload."""
         for _ in range(TRIES_MAX):
-            view, upload, stored = await self._find(caller, bucket, key, upload_id)
+            view, upload, stored = await self._find(
+                caller, bucket, key, upload_id, Action.ABORT_UPLOAD
+            )
             start, end = parts_range(bucket, upload)
             found = await self._context.engine.scan(view.partition, start, end, PARTS_SCAN)
             operations = [Delete(stored.key), *(Delete(part.key) for part in found)]
@@ -231,7 +239,7 @@ class Uploads:
     ) -> PartListing:
         """The parts stored so far, behind a number. Raises ``S3Error`` NoSuchUpload."""
         context = self._context
-        view, upload, stored = await self._find(caller, bucket, key, upload_id)
+        view, upload, stored = await self._find(caller, bucket, key, upload_id, Action.LIST_PARTS)
         record = UploadRecord.decode(stored.value)
         limit = min(limit, context.limits.list_parts)
         start, end = parts_range(bucket, upload, min(max(after_number, 0), 0xFFFE) + 1)
@@ -257,7 +265,7 @@ class Uploads:
     ) -> UploadListing:
         """Unfinished uploads by key and age, behind the markers. An upload marker counts only
         together with a key marker."""
-        view, _ = await self._context.bucket(caller, bucket)
+        view, _ = await self._context.bucket(caller, bucket, Action.LIST_UPLOADS)
         root = upload_root(bucket)
         walk = Walk(self._context.engine, view.partition, root, prefix, delimiter)
         if key_marker:
@@ -273,19 +281,21 @@ class Uploads:
         return UploadListing(uploads, walked.prefixes, True, last.key, last.upload_id)
 
     async def _find(
-        self, caller: Caller | None, bucket: str, key: str, upload_id: str
+        self, caller: Caller | None, bucket: str, key: str, upload_id: str, action: Action
     ) -> tuple[BucketView, bytes, Record]:
-        """The upload's record. Raises ``S3Error`` NoSuchUpload, NoSuchBucket, AccessDenied."""
+        """The upload's record. Only who may write learns that there is none.
+
+        Raises ``S3Error`` NoSuchUpload, NoSuchBucket, AccessDenied.
+        """
         check_key(key, size_bytes_max=self._context.limits.key_bytes)
         upload = upload_of_id(upload_id)
-        if upload is None:
-            await self._context.bucket(caller, bucket)
+        keys = [] if upload is None else [upload_key(bucket, key, upload)]
+        view, found = await self._context.look(bucket, keys)
+        stored = found[0] if found else None
+        if upload is None or stored is None:
+            view.check(caller, Action.PUT_OBJECT)
             raise _no_such_upload(upload_id)
-        view, [stored] = await self._context.bucket(
-            caller, bucket, [upload_key(bucket, key, upload)]
-        )
-        if stored is None:
-            raise _no_such_upload(upload_id)
+        view.check(caller, action, Item(UploadRecord.decode(stored.value).initiator))
         return view, upload, stored
 
 
@@ -336,7 +346,7 @@ def _show(view: BucketView, key: str, upload: bytes, record: UploadRecord) -> Up
         id_of_upload(upload),
         key,
         record.initiated_ns,
-        view.record.owner,
+        view.rules.owner_of(record.owner),
         record.initiator,
         record.attributes,
         algorithm,
