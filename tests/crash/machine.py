@@ -18,11 +18,11 @@ from typing import Final
 
 from appliance.core.errors import DriveFault
 from appliance.core.ports import Volume
+from appliance.engine.mirror.assembled import Assembly, Orders, Ports
 from appliance.engine.mirror.blob import encode_chunks, file_bytes, staged_path
 from appliance.engine.mirror.create import NewDrive, NewMirrorPlan, create_mirror
 from appliance.engine.mirror.index import IndexReader
 from appliance.engine.mirror.messages import Staged
-from appliance.engine.mirror.opening import Assembly, Orders, Ports
 from appliance.engine.mirror.reader import DriveReader, MirrorReader
 from appliance.engine.mirror.state import Callbacks, StoreSettings
 from appliance.engine.mirror.store import Store
@@ -72,11 +72,12 @@ class Machine:
         self._older_index: Final = directory / "older"
         self.index_directory.mkdir(parents=True)
         self.store: Store | None = None
+        self._index_volumes: list[DirectoryVolume] = []
         create_mirror(
             NewMirrorPlan(
                 MIRROR_ID,
                 [NewDrive(name, disk.mount()) for name, disk in self.disks.items()],
-                DirectoryVolume(self.index_directory, "index"),
+                self._index_volume(),
                 str(self.index_directory),
                 self.witness.mount(),
                 segment_size_bytes=SEGMENT_BYTES,
@@ -92,7 +93,7 @@ class Machine:
         assembly = Assembly(
             MIRROR_ID,
             [self.disks[name].mount() for name in present or DRIVES],
-            DirectoryVolume(self.index_directory, "index"),
+            self._index_volume(),
             str(self.index_directory),
             self.witness.mount() if witness else None,
         )
@@ -106,11 +107,18 @@ class Machine:
         )
         return self.store
 
+    def _index_volume(self) -> DirectoryVolume:
+        self._index_volumes.append(DirectoryVolume(self.index_directory, "index"))
+        return self._index_volumes[-1]
+
     def drop_store(self) -> None:
         """The process is gone: nothing is closed in good order but the database's handles."""
         store, self.store = self.store, None
         if store is not None:
             store._state.index.close()
+        for volume in self._index_volumes:
+            volume.close()
+        self._index_volumes.clear()
 
     def restore_power(self) -> None:
         """Power is back: caches are lost, and the index is kept, lost or older."""

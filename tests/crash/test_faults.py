@@ -18,9 +18,9 @@ from appliance.core.errors import (
     Refused,
 )
 from appliance.engine.interface import BlobRef
+from appliance.engine.mirror.assembled import NotYet, Orders
 from appliance.engine.mirror.blob import blob_path
 from appliance.engine.mirror.messages import CommitOrder, Order
-from appliance.engine.mirror.opening import NotYet, Orders
 from appliance.engine.mirror.place import InlinePlace, decode_place
 from appliance.engine.mirror.segment import segment_path
 from appliance.engine.mirror.state import Stopped

@@ -13,7 +13,7 @@ from typing import Any
 
 from appliance.core.errors import DriveFault, InvalidInput, Unavailable
 from appliance.core.ports import Volume
-from appliance.engine.mirror.opening import Assembly
+from appliance.engine.mirror.assembled import Assembly
 from appliance.engine.mirror.superblock import Superblock, read_superblock
 from appliance.system.files import DirectoryVolume
 

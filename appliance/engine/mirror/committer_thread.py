@@ -19,8 +19,8 @@ from typing import Final, TypeAlias
 
 from appliance.core.errors import ApplianceError, Unavailable
 from appliance.core.ports import Clock
+from appliance.engine.mirror.assembled import NotYet
 from appliance.engine.mirror.messages import CommitOrder
-from appliance.engine.mirror.opening import NotYet
 from appliance.engine.mirror.store import Store
 
 TAKEN_AT_ONCE_MAX: Final = 4096

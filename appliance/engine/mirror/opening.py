@@ -10,24 +10,14 @@ cut short is simply begun again; see ``recovery`` and ``votes``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
-from appliance.core.epochs import (
-    DriveVote,
-    Leave,
-    Refuse,
-    Serve,
-    Standing,
-    Wait,
-    WitnessVote,
-)
-from appliance.core.epochs import ReadOnly as DivergedHistories
-from appliance.core.errors import Damaged, DriveFault, ReadOnly, Refused, Unavailable
-from appliance.core.membership import decide
-from appliance.core.ports import Clock, Entropy, Lanes, Volume
+from appliance.core.epochs import Leave, Serve, Standing
+from appliance.core.errors import Damaged, DriveFault, Unavailable
+from appliance.core.ports import Volume
 from appliance.engine.mirror.adoption import BlobKeeper
+from appliance.engine.mirror.assembled import Assembly, Orders, Ports
 from appliance.engine.mirror.format import DecodedBatch
 from appliance.engine.mirror.index import Index, Position
 from appliance.engine.mirror.log import Log, LogReader
@@ -35,51 +25,11 @@ from appliance.engine.mirror.member import Calls, Member
 from appliance.engine.mirror.planner import BatchPlanner, Tail
 from appliance.engine.mirror.rebuild import open_index, replay
 from appliance.engine.mirror.recovery import LogRecovery, file_blobs, recover_logs
-from appliance.engine.mirror.state import Callbacks, MirrorState, StoreSettings
-from appliance.engine.mirror.superblock import Superblock, SuperblockFile, read_superblock
+from appliance.engine.mirror.roll_call import call_roll
+from appliance.engine.mirror.state import Callbacks, MirrorState, StoreSettings, reserve_for
+from appliance.engine.mirror.superblock import Superblock, SuperblockFile
 from appliance.engine.mirror.votes import Votes, WitnessHome, generation_of
 from appliance.engine.mirror.witness import WitnessFile
-
-
-class NotYet(Unavailable):
-    """Members are missing and may still come; ``missing`` are their drive ids."""
-
-    def __init__(self, reason: str, missing: Sequence[str] = ()) -> None:
-        super().__init__(reason)
-        self.missing: Final = list(missing)
-
-
-@dataclass(frozen=True, slots=True)
-class Assembly:
-    """Where everything of one mirror is. ``volumes``: the present drives, in any order."""
-
-    mirror_id: str
-    volumes: Sequence[Volume]
-    index_directory: Volume
-    index_path: str
-    """The index directory's path: SQLite opens its files itself."""
-    witness_directory: Volume | None
-    witness_name: str = "witness"
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """The outside world, real or simulated."""
-
-    clock: Clock
-    entropy: Entropy
-    lanes: Lanes
-
-
-@dataclass(frozen=True, slots=True)
-class Orders:
-    """What the operator or the time passed allows: see ``decide``. ``accept_losses``: serve
-    although parts of the log are lost on every drive."""
-
-    waited: bool = False
-    forced: bool = False
-    chosen: str | None = None
-    accept_losses: bool = False
 
 
 @dataclass(slots=True)
@@ -157,10 +107,15 @@ class _Start:
 
     def run(self) -> Opened:
         """See the module."""
-        found = self._read_superblocks()
-        vote = self._read_witness()
-        serve = self._decide(found, vote)
-        segment_size = self._open_members(serve, found)
+        roll = call_roll(
+            self._assembly,
+            self._excluded,
+            self._orders,
+            self._callbacks.alert,
+            waited=self._orders.waited or bool(self._excluded),
+        )
+        self._witness, serve = roll.witness, roll.serve
+        segment_size = self._open_members(serve, roll.found)
         self._index, position = self._open_index()
         everywhere = position is not None and self._everywhere(position)
         recovery = recover_logs(self._members, _tail_after(position) if everywhere else None)
@@ -174,62 +129,11 @@ class _Start:
         self._settle_epoch(opened.state, serve, recovery)
         return opened
 
-    # -- who is there --------------------------------------------------------------------------
-
-    def _read_superblocks(self) -> list[tuple[Volume, Superblock]]:
-        found = []
-        for volume in self._assembly.volumes:
-            if volume in self._excluded:
-                continue
-            superblock = read_superblock(volume)
-            if not isinstance(superblock, Superblock):
-                self._callbacks.alert(f"drive {volume.name} has no readable superblock")
-            elif superblock.mirror_id != self._assembly.mirror_id or not superblock.history:
-                self._callbacks.alert(f"drive {volume.name} is not of this mirror")
-            else:
-                found.append((volume, superblock))
-        return found
-
-    def _read_witness(self) -> WitnessVote | None:
-        directory = self._assembly.witness_directory
-        if directory is None:
-            return None
-        try:
-            witness = WitnessFile.open(directory, self._assembly.witness_name)
-        except DriveFault as fault:
-            self._callbacks.alert(f"the witness cannot be read: {fault}")
-            return None
-        if not isinstance(witness, WitnessFile):
-            return None
-        self._witness = witness
-        value = witness.value
-        return WitnessVote(value.mirror_id, value.history, value.heartbeat)
-
     def _witness_home(self) -> WitnessHome | None:
         directory = self._assembly.witness_directory
         if directory is None:
             return None
         return WitnessHome(directory, self._assembly.witness_name, self._assembly.mirror_id)
-
-    def _decide(self, found: list[tuple[Volume, Superblock]], vote: WitnessVote | None) -> Serve:
-        votes = [
-            DriveVote(block.drive_id, block.mirror_id, block.history, block.heartbeat)
-            for _, block in found
-        ]
-        decision = decide(
-            votes,
-            vote,
-            waited=self._orders.waited or bool(self._excluded),
-            forced=self._orders.forced,
-            chosen=self._orders.chosen,
-        )
-        if isinstance(decision, Wait):
-            raise NotYet(decision.reason, decision.missing)
-        if isinstance(decision, Refuse):
-            raise Refused(decision.reason)
-        if isinstance(decision, DivergedHistories):
-            raise ReadOnly(decision.reason)
-        return decision
 
     def _open_members(self, serve: Serve, found: list[tuple[Volume, Superblock]]) -> int:
         mirror_id = bytes.fromhex(self._assembly.mirror_id)
@@ -312,6 +216,7 @@ class _Start:
             members=self._members,
             callbacks=self._callbacks,
             segment_size_bytes=segment_size,
+            reserve_bytes=self._reserve(),
         )
         for volume in self._assembly.volumes:
             if volume not in member_volumes and volume not in self._excluded:
@@ -325,6 +230,12 @@ class _Start:
         for drive in recovery.lied:
             self._callbacks.alert(f"drive {drive} lacks batches it had confirmed: replace it")
         return Opened(state, segment_size, recovery, losses)
+
+    def _reserve(self) -> int:
+        chosen = self._settings.reserve_bytes
+        if chosen is not None:
+            return chosen
+        return reserve_for(min(m.volume.space().total_bytes for m in self._members.values()))
 
     def _settle_epoch(self, state: MirrorState, serve: Serve, recovery: LogRecovery) -> None:
         """Bring the voters to the winning history, then make the epoch that is needed valid."""

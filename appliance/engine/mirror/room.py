@@ -71,7 +71,7 @@ class RoomKeeper:
         now_s = state.clock.monotonic_s()
         if now_s - self._checked_s >= SPACE_CHECK_EVERY_S:
             self._checked_s = now_s
-            self.has_space = self.free_bytes() >= state.settings.reserve_bytes
+            self.has_space = self.free_bytes() >= state.reserve_bytes
         if not self.has_space:
             return False
         tail, table = state.planner.tail, state.planner.table

@@ -14,16 +14,15 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from appliance.core.errors import ApplianceError, DriveFault, Refused, Unavailable
-from appliance.core.ports import Clock, Entropy, Volume
+from appliance.core.ports import Clock, Entropy
 from appliance.engine.interface import Health, MemberHealth, MirrorState
+from appliance.engine.mirror.assembled import NotYet, Orders
 from appliance.engine.mirror.assembly import AssemblyMessage, open_drive
 from appliance.engine.mirror.committer_thread import Command, Commit, CommitterThread
-from appliance.engine.mirror.member import Member
 from appliance.engine.mirror.messages import (
     CommitOrder,
     MembersView,
@@ -31,13 +30,11 @@ from appliance.engine.mirror.messages import (
     decode_commit,
     encode_health,
 )
-from appliance.engine.mirror.opening import NotYet, Orders, Ports
+from appliance.engine.mirror.opener import StoreOpener, retire
 from appliance.engine.mirror.resync_driver import ResyncDriver
-from appliance.engine.mirror.staging_lock import sweep_if_free
 from appliance.engine.mirror.state import Callbacks, StoreSettings
 from appliance.engine.mirror.store import Store
 from appliance.runtime.ipc import Handler, Peer
-from appliance.runtime.lanes import ThreadLanes
 
 CHORES_EVERY_S: Final = 0.5
 END_TIMEOUT_S: Final = 20.0
@@ -66,7 +63,6 @@ class StoreService:
         on_bug: Callable[[BaseException], None] = end_process,
     ) -> None:
         self._clock = clock
-        self._entropy = entropy
         self._settings = settings or StoreSettings()
         self._loop = asyncio.get_running_loop()
         self._assembly: AssemblyMessage | None = None
@@ -76,7 +72,6 @@ class StoreService:
         self._watchers: list[Callable[[MembersView], None]] = []
         self._store: Store | None = None
         self._view: MembersView | None = None
-        self._lanes: ThreadLanes | None = None
         self._closing = False
         self._ended = threading.Event()
         self._repairing: set[tuple[str, bytes]] = set()
@@ -92,6 +87,8 @@ class StoreService:
             mark_after_s=self._settings.mark_after_s,
             on_bug=on_bug,
         )
+        callbacks = Callbacks(self._alert, self._tell_members, retire)
+        self._opener = StoreOpener(clock, entropy, self._settings, callbacks)
         self._resync = ResyncDriver(clock, self._command_blocking)
         self._chores = threading.Thread(target=self._do_chores, name="chores", daemon=True)
 
@@ -111,8 +108,7 @@ class StoreService:
         if self._thread.is_started():
             await asyncio.to_thread(self._chores.join, END_TIMEOUT_S)
             await asyncio.to_thread(self._thread.end, END_TIMEOUT_S)
-        if self._lanes is not None:
-            self._lanes.close()
+        self._opener.close()
 
     # -- what others call ----------------------------------------------------------------------
 
@@ -190,6 +186,7 @@ class StoreService:
         """A drive came or went. Raises ``InvalidInput``."""
         before, self._assembly = self._assembly, AssemblyMessage.decode(message)
         after = self._assembly
+        self._opener.note(after)
         self._waiting_since_s = self._clock.monotonic_s()
         old = {} if before is None else before.drives
         gone = [d for d in old if d not in after.drives or after.drives[d].path != old[d].path]
@@ -263,42 +260,20 @@ class StoreService:
     # -- on the committer's thread -------------------------------------------------------------
 
     def _open_store(self) -> Store:
-        message = self._assembly
+        message, orders = self._assembly, self._orders
         assert message is not None, "started with one"
-        assembly, troubles = message.open()
-        for trouble in troubles:
-            self._alert(trouble)
         waited_s = self._clock.monotonic_s() - self._waiting_since_s
-        orders = self._orders
         if waited_s >= self._settings.missing_members_wait_s and not orders.waited:
             orders = Orders(waited=True)
-        lanes = self._fresh_lanes()
-        roots = {one.drive: one.path for one in message.drives.values()}
         try:
-            store = Store.open(
-                assembly,
-                Ports(self._clock, self._entropy, lanes),
-                self._settings,
-                callbacks=Callbacks(self._alert, self._tell_members, _retire),
-                orders=orders,
-                spawn=_spawn,
-                sweep=lambda volumes, name: _sweep(roots, volumes, name),
-            )
-        except BaseException as error:
-            for volume in assembly.volumes:
-                volume.close()
-            if not isinstance(error, NotYet):
-                self._orders = Orders()
+            store = self._opener.open(message, orders)
+        except NotYet:
+            raise
+        except ApplianceError:
+            self._orders = Orders()
             raise
         self._orders = Orders()
         return store
-
-    def _fresh_lanes(self) -> ThreadLanes:
-        """A lane that hangs in an earlier life's call is left to it."""
-        if self._lanes is not None:
-            self._lanes.close()
-        self._lanes = ThreadLanes(self._clock)
-        return self._lanes
 
     def _deliver(self, outcomes: list[tuple[object, object]]) -> None:
         self._post(self._settle, outcomes)
@@ -405,16 +380,3 @@ def _stop_for_losses(store: Store) -> None:
 def _log_failure(_result: object, error: Exception | None) -> None:
     if error is not None and not isinstance(error, Unavailable | Refused):
         _log.warning("the store refused an order: %s", error)
-
-
-def _spawn(call: Callable[[], None]) -> None:
-    threading.Thread(target=call, name="segment", daemon=True).start()
-
-
-def _retire(member: Member) -> None:
-    """Closing files of a failed drive may hang: not on the committer's thread."""
-    threading.Thread(target=member.close, name=f"retire {member.drive_id}", daemon=True).start()
-
-
-def _sweep(roots: Mapping[str, str], volumes: Sequence[Volume], directory: str) -> int:
-    return sweep_if_free([Path(roots[v.name]) for v in volumes if v.name in roots], directory)

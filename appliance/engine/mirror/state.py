@@ -34,7 +34,8 @@ class StoreSettings:
     inline_limit_bytes: int = INLINE_LIMIT_BYTES_DEFAULT
     batch_target_bytes: int = 2 * 1024 * 1024
     deadline_s: float = 30.0
-    reserve_bytes: int = 64 * 1024 * 1024
+    reserve_bytes: int | None = None
+    """None: by the size of the drives, see ``reserve_for``."""
     segments_ahead: int = 2
     """Free log segments kept prepared."""
     release_grace_s: float = 3600.0
@@ -43,6 +44,12 @@ class StoreSettings:
     mark_after_s: float = 0.010
     heartbeat_every_s: float = 3600.0
     missing_members_wait_s: float = 90.0
+
+
+def reserve_for(total_bytes: int) -> int:
+    """The room kept for the log, deletes and epochs: 1 %, at least 4 GiB, but never more than a
+    sixteenth of a small drive."""
+    return max(total_bytes // 100, min(4 * 1024**3, total_bytes // 16))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +107,7 @@ class MirrorState:
     dropped_blobs: list[bytes] | None = None
     """Blobs unlinked since a state transfer began; None while none runs."""
     segment_size_bytes: int = 0
+    reserve_bytes: int = 0
 
     @property
     def mirror_bytes(self) -> bytes:

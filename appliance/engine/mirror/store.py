@@ -18,16 +18,11 @@ from appliance.core.ports import Volume
 from appliance.engine.interface import Health, MemberHealth
 from appliance.engine.interface import MirrorState as Condition
 from appliance.engine.mirror.adoption import BlobKeeper
+from appliance.engine.mirror.assembled import Assembly, Orders, Ports
 from appliance.engine.mirror.commit import CommitOutcome, Committer
 from appliance.engine.mirror.format import BlobKind, Location
 from appliance.engine.mirror.messages import CommitOrder, MembersView, MemberView, Staged
-from appliance.engine.mirror.opening import (
-    Assembly,
-    Opened,
-    Orders,
-    Ports,
-    open_mirror,
-)
+from appliance.engine.mirror.opening import Opened, open_mirror
 from appliance.engine.mirror.repair import Repairer
 from appliance.engine.mirror.resync import Resync, ResyncProgress
 from appliance.engine.mirror.room import RoomKeeper, Spawn, at_once
@@ -43,7 +38,8 @@ def never_sweep(_volumes: Sequence[Volume], _directory: str) -> int:
 class Store:
     """An open mirror."""
 
-    def __init__(self, opened: Opened, *, spawn: Spawn, sweep: Sweep) -> None:
+    def __init__(self, assembly: Assembly, opened: Opened, *, spawn: Spawn, sweep: Sweep) -> None:
+        self._assembly = assembly
         self._state: Final[MirrorState] = opened.state
         self._blobs = BlobKeeper(self._state.calls)
         target = self._state.settings.batch_target_bytes
@@ -74,7 +70,8 @@ class Store:
         spawn: Spawn = at_once,
         sweep: Sweep = never_sweep,
     ) -> Store:
-        """Recover and begin to serve. Raises ``NotYet``, ``Refused``, ``ReadOnly``,
+        """Recover and begin to serve. The store closes the assembly's volumes when it is closed;
+        the caller does when this fails. Raises ``NotYet``, ``Refused``, ``ReadOnly``,
         ``Unavailable``. With data lost on every drive the store is open for reading alone."""
         opened = open_mirror(
             assembly,
@@ -83,7 +80,7 @@ class Store:
             callbacks or Callbacks(),
             orders or Orders(),
         )
-        store = cls(opened, spawn=spawn, sweep=sweep)
+        store = cls(assembly, opened, spawn=spawn, sweep=sweep)
         if not opened.losses:
             try:
                 store._committer.write_start()
@@ -230,7 +227,7 @@ class Store:
             state.settings.inline_limit_bytes,
             members,
             state.stopped,
-            state.settings.reserve_bytes,
+            state.reserve_bytes,
         )
 
     def health(self) -> Health:
@@ -277,7 +274,7 @@ class Store:
                 continue
             total = min(total or space.total_bytes, space.total_bytes)
             free = min(free or space.free_bytes, space.free_bytes)
-        return total, max(free - self._state.settings.reserve_bytes, 0)
+        return total, max(free - self._state.reserve_bytes, 0)
 
     def counts(self) -> dict[str, int]:
         """What happened since the start, for metrics."""
@@ -290,3 +287,4 @@ class Store:
             self._state.stopped = "the store is closed"
         with self._flushing:
             self._state.close()
+        self._assembly.close()

@@ -1,0 +1,60 @@
+"""What a start is given: the drives, the outside world, and what the operator allows.
+
+Owns these values and the error of a start that comes too early. Nothing here does anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from appliance.core.errors import Unavailable
+from appliance.core.ports import Clock, Entropy, Lanes, Volume
+
+
+class NotYet(Unavailable):
+    """Members are missing and may still come; ``missing`` are their drive ids."""
+
+    def __init__(self, reason: str, missing: Sequence[str] = ()) -> None:
+        super().__init__(reason)
+        self.missing: Final = list(missing)
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """Where everything of one mirror is. ``volumes``: the present drives, in any order."""
+
+    mirror_id: str
+    volumes: Sequence[Volume]
+    index_directory: Volume
+    index_path: str
+    """The index directory's path: SQLite opens its files itself."""
+    witness_directory: Volume | None
+    witness_name: str = "witness"
+
+    def close(self) -> None:
+        """Close every volume. Idempotent."""
+        for volume in (*self.volumes, self.index_directory, self.witness_directory):
+            if volume is not None:
+                volume.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The outside world, real or simulated."""
+
+    clock: Clock
+    entropy: Entropy
+    lanes: Lanes
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What the operator or the time passed allows: see ``decide``. ``accept_losses``: serve
+    although parts of the log are lost on every drive."""
+
+    waited: bool = False
+    forced: bool = False
+    chosen: str | None = None
+    accept_losses: bool = False

@@ -1,0 +1,100 @@
+"""Who is present of a mirror, what they vote, and what follows from that.
+
+Owns the reading of superblocks and the witness at a start. Refuses what ``core.membership.decide``
+refuses, in the engine's errors. Changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+
+from appliance.core.epochs import DriveVote, Refuse, Serve, Wait, WitnessVote
+from appliance.core.epochs import ReadOnly as DivergedHistories
+from appliance.core.errors import DriveFault, ReadOnly, Refused
+from appliance.core.membership import decide
+from appliance.core.ports import Volume
+from appliance.engine.mirror.assembled import Assembly, NotYet, Orders
+from appliance.engine.mirror.superblock import Superblock, read_superblock
+from appliance.engine.mirror.witness import WitnessFile
+
+
+@dataclass(frozen=True, slots=True)
+class RollCall:
+    """The present drives of the mirror, the open witness if there is one, and the decision."""
+
+    found: list[tuple[Volume, Superblock]]
+    witness: WitnessFile | None
+    serve: Serve
+
+
+def call_roll(
+    assembly: Assembly,
+    excluded: Container[Volume],
+    orders: Orders,
+    alert: Callable[[str], None],
+    *,
+    waited: bool,
+) -> RollCall:
+    """Read the votes and decide. Raises ``NotYet``, ``Refused``, ``ReadOnly``, ``DriveFault``."""
+    found = _read_superblocks(assembly, excluded, alert)
+    witness = _open_witness(assembly, alert)
+    try:
+        return RollCall(found, witness, _decide(found, witness, orders, waited=waited))
+    except BaseException:
+        if witness is not None:
+            witness.close()
+        raise
+
+
+def _read_superblocks(
+    assembly: Assembly, excluded: Container[Volume], alert: Callable[[str], None]
+) -> list[tuple[Volume, Superblock]]:
+    found = []
+    for volume in assembly.volumes:
+        if volume in excluded:
+            continue
+        superblock = read_superblock(volume)
+        if not isinstance(superblock, Superblock):
+            alert(f"drive {volume.name} has no readable superblock")
+        elif superblock.mirror_id != assembly.mirror_id or not superblock.history:
+            alert(f"drive {volume.name} is not of this mirror")
+        else:
+            found.append((volume, superblock))
+    return found
+
+
+def _open_witness(assembly: Assembly, alert: Callable[[str], None]) -> WitnessFile | None:
+    if assembly.witness_directory is None:
+        return None
+    try:
+        witness = WitnessFile.open(assembly.witness_directory, assembly.witness_name)
+    except DriveFault as fault:
+        alert(f"the witness cannot be read: {fault}")
+        return None
+    return witness if isinstance(witness, WitnessFile) else None
+
+
+def _decide(
+    found: list[tuple[Volume, Superblock]],
+    witness: WitnessFile | None,
+    orders: Orders,
+    *,
+    waited: bool,
+) -> Serve:
+    votes = [
+        DriveVote(block.drive_id, block.mirror_id, block.history, block.heartbeat)
+        for _, block in found
+    ]
+    vote = None
+    if witness is not None:
+        value = witness.value
+        vote = WitnessVote(value.mirror_id, value.history, value.heartbeat)
+    decision = decide(votes, vote, waited=waited, forced=orders.forced, chosen=orders.chosen)
+    if isinstance(decision, Wait):
+        raise NotYet(decision.reason, decision.missing)
+    if isinstance(decision, Refuse):
+        raise Refused(decision.reason)
+    if isinstance(decision, DivergedHistories):
+        raise ReadOnly(decision.reason)
+    return decision
