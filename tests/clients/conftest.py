@@ -75,15 +75,14 @@ def bucket(service: Service, request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 class Runner:
-    """Runs client programs with the service's credentials in their environment."""
+    """Runs client programs with a small environment and a home directory of their own."""
 
-    def __init__(self, service: Service, home: Path, extra: Mapping[str, str]) -> None:
+    def __init__(self, home: Path, variables: Mapping[str, str]) -> None:
         self.environment = {
             "PATH": f"{PROJECT / '.venv/bin'}:{os.environ['PATH']}",
             "HOME": str(home),
             "LC_ALL": "C.UTF-8",
-            **service.aws_environment(),
-            **extra,
+            **variables,
         }
 
     def __call__(self, *command: str | Path, cwd: Path | None = None) -> str:
@@ -103,5 +102,5 @@ class Runner:
 
 @pytest.fixture
 def run(service: Service, tmp_path: Path) -> Runner:
-    """Runs a client program."""
-    return Runner(service, tmp_path, {})
+    """Runs a client program that takes the service's credentials from AWS's variables."""
+    return Runner(tmp_path, service.aws_environment())

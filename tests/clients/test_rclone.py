@@ -28,7 +28,7 @@ def rclone(request: pytest.FixtureRequest, service: Service, tmp_path: Path) -> 
     }
     extra = {f"RCLONE_CONFIG_BOX_{name}": value for name, value in settings.items()}
     extra["RCLONE_CA_CERT"] = str(service.ca_file)
-    return Runner(service, tmp_path, extra)
+    return Runner(tmp_path, extra)
 
 
 def test_rclone_sync(rclone: Runner, source: Path, bucket: str, copy: Path) -> None:

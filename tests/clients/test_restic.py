@@ -22,7 +22,7 @@ def test_restic_backup(
         "RESTIC_PASSWORD": "correct horse",
         "RESTIC_CACHE_DIR": str(tmp_path / "cache"),
     }
-    run = Runner(service, tmp_path, extra)
+    run = Runner(tmp_path, service.aws_environment() | extra)
     ca = ("--cacert", str(service.ca_file))
     living = tmp_path / "living"
     shutil.copytree(source, living, copy_function=shutil.copy)

@@ -26,7 +26,7 @@ def s3cmd(service: Service, tmp_path: Path) -> Runner:
         f"bucket_location = {service.region}\nuse_https = True\n"
         f"ca_certs_file = {service.ca_file}\n"
     )
-    return Runner(service, tmp_path, {})
+    return Runner(tmp_path, {})
 
 
 @pytest.mark.parametrize("name", ["plain.bin", "two words+plus%41.txt", "日本語.txt"])
