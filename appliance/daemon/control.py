@@ -32,15 +32,17 @@ from appliance.core.errors import ApplianceError, Unreachable
 from appliance.daemon import engines
 from appliance.daemon.config import Config
 from appliance.daemon.control_records import Records
-from appliance.daemon.control_service import ControlService, Parts, gateway_role, store_role
+from appliance.daemon.control_service import ControlService, Parts
 from appliance.daemon.development import ensure_accounts, ensure_mirror
 from appliance.daemon.directories import make_directory, only_one
 from appliance.daemon.lifetime import Lifetime
 from appliance.daemon.listeners import HTTP, HTTPS, Listeners, open_listeners
 from appliance.daemon.local_keys import LocalKeys, bucket_maker
+from appliance.daemon.mirror_making import make_mirror
 from appliance.daemon.mirrors import Mirrors
 from appliance.daemon.reach import Right, Rights, service_rights
 from appliance.daemon.reports import BucketReports, Facts, StatusReports, summary
+from appliance.daemon.roles import gateway_role, store_role
 from appliance.daemon.setup import make_keys, master_key_file, recovery_file, recovery_notice
 from appliance.daemon.units import gateway_unit, leave_to_supervisor, start_store, start_unit
 from appliance.runtime.clock import SystemClock, SystemEntropy
@@ -144,7 +146,7 @@ class Control:
         self._disks = Disks(
             self._bay(),
             mirrors_directory=config.paths.state / "mirrors",
-            make_mirror=partial(engines.make_mirror, owners=self._owners),
+            make_mirror=partial(make_mirror, owners=self._owners),
             clock=self._clock,
             entropy=self._entropy,
             owners=self._owners,

@@ -22,6 +22,7 @@ from appliance.core.ports import KeyStore
 from appliance.daemon.keystore import credential_fields
 from appliance.daemon.mirrors import Mirrors
 from appliance.daemon.reach import Right, Rights
+from appliance.daemon.roles import store_role
 from appliance.runtime.ipc import Handler, Peer, Server, serve
 
 SERVICE_GROUP_MODE: Final = 0o660
@@ -152,16 +153,6 @@ class ControlService:
 
     def _peers(self) -> list[Peer]:
         return [] if self._server is None else list(self._server.peers)
-
-
-def store_role(mirror: str) -> str:
-    """How the store of a mirror introduces itself."""
-    return f"store {mirror}"
-
-
-def gateway_role(number: int) -> str:
-    """How a gateway introduces itself."""
-    return f"gateway {number}"
 
 
 def _certificate(certificate: ServerCertificate) -> dict[str, object]:

@@ -1,45 +1,13 @@
-"""The mirror engine as the daemon uses it: made by control, reached by control and gateways.
+"""The mirror engine as control and gateways reach it.
 
-Owns the adaptation between control's words for drives and the engine's. Refuses nothing itself.
+Owns nothing but the waiting for a store. Refuses nothing itself.
 """
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
-from appliance.control.disks.creation import NewMirror
-from appliance.control.disks.permissions import Owners
 from appliance.daemon.config import Config
 from appliance.engine.interface import Engine
-from appliance.engine.mirror.launch import DrivePath, connect_engine
-from appliance.engine.mirror.launch import make_mirror as lay_out_mirror
-
-
-def make_mirror(new: NewMirror, *, owners: Owners | None = None) -> None:
-    """Lay out a new mirror on two empty drives. Blocking; durable on return."""
-    lay_out_mirror(
-        new.mirror_id,
-        [
-            DrivePath(member.drive_id, member.path, serial=member.serial, label=new.name)
-            for member in new.members
-        ],
-        index_directory=new.index_directory,
-        witness_file=new.witness_file,
-    )
-    if owners is not None:
-        for member in new.members:
-            _give(member.path, owners)
-        for directory in (new.index_directory, new.witness_file.parent):
-            _give(directory, owners)
-
-
-def _give(directory: Path, owners: Owners) -> None:
-    """To the store, with everything the engine laid out in it: control works as root."""
-    for place, _, names in os.walk(directory):
-        os.chown(place, owners.store_user, owners.service_group)
-        for name in names:
-            os.chown(Path(place) / name, owners.store_user, owners.service_group)
+from appliance.engine.mirror.launch import connect_engine
 
 
 async def connect(config: Config, mirror: str, *, role: str) -> Engine:

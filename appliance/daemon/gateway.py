@@ -19,11 +19,11 @@ from typing import Any, Final
 from appliance.core.errors import ApplianceError, Unreachable
 from appliance.daemon import engines
 from appliance.daemon.config import Config
-from appliance.daemon.control_service import gateway_role
 from appliance.daemon.deferred import DeferredEngine
 from appliance.daemon.keystore import RemoteKeys
 from appliance.daemon.lifetime import Lifetime
 from appliance.daemon.listeners import HTTPS, LOCALHOST, network_of
+from appliance.daemon.roles import gateway_role
 from appliance.objects.limits import ObjectLimits
 from appliance.objects.store import ObjectStore
 from appliance.runtime.clock import SystemClock, SystemEntropy

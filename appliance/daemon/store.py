@@ -13,8 +13,8 @@ import logging
 from typing import Any, Final
 
 from appliance.core.errors import ApplianceError
-from appliance.daemon.control_service import store_role
 from appliance.daemon.lifetime import Lifetime
+from appliance.daemon.roles import store_role
 from appliance.engine.interface import Health
 from appliance.engine.mirror.service import StoreService
 from appliance.runtime.clock import SystemClock, SystemEntropy
