@@ -6,9 +6,6 @@ After each answer the medium alone, with every cache forgotten, must hold the co
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-
 import pytest
 
 from appliance.core.errors import Damaged
@@ -16,17 +13,8 @@ from appliance.engine.mirror.blob import blob_path, decode_chunks
 from appliance.engine.mirror.format import BlobKind, Kind, LogRecord, decode_batch
 from appliance.engine.mirror.messages import CommitOrder, Staged
 from tests.crash.history import History, Oracle
-from tests.crash.machine import MIRROR_ID, SEGMENT_BYTES, Machine, scratch_directory
+from tests.crash.machine import MIRROR_ID, SEGMENT_BYTES, Machine
 from tests.crash.simulated import Operation
-
-
-@pytest.fixture(name="machine")
-def machine_fixture() -> Iterator[Machine]:
-    directory = scratch_directory()
-    machine = Machine(11, directory)
-    yield machine
-    machine.drop_store()
-    shutil.rmtree(directory)
 
 
 def _records_on_medium(contents: dict[str, bytes]) -> dict[bytes, list[LogRecord]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,72 +12,17 @@ from appliance.core.errors import (
     DataLost,
     DriveTimeout,
     EngineError,
-    MembershipChanged,
     NoSpace,
-    Refused,
 )
-from appliance.engine.interface import BlobRef
-from appliance.engine.mirror.assembled import NotYet, Orders
 from appliance.engine.mirror.blob import blob_path
-from appliance.engine.mirror.messages import CommitOrder, Order
+from appliance.engine.mirror.messages import Order
 from appliance.engine.mirror.place import InlinePlace, decode_place
 from appliance.engine.mirror.segment import segment_path
 from appliance.engine.mirror.state import Stopped
-from appliance.engine.mirror.store import Store
+from tests.crash.acts import blob_of, bring_back, commit, delete, put
 from tests.crash.history import PARTITION, History, Oracle
-from tests.crash.machine import Machine, scratch_directory
+from tests.crash.machine import Machine
 from tests.crash.simulated import Operation
-
-
-@pytest.fixture(name="machine")
-def machine_fixture() -> Iterator[Machine]:
-    directory = scratch_directory()
-    machine = Machine(7, directory)
-    yield machine
-    machine.drop_store()
-    shutil.rmtree(directory)
-
-
-@pytest.fixture(name="scratch")
-def scratch_fixture() -> Iterator[Path]:
-    directory = scratch_directory()
-    yield directory
-    shutil.rmtree(directory)
-
-
-def _put(key: bytes, number: int, blob: bytes | None = b"x" * 3000) -> CommitOrder:
-    order = Order(key, b"0:%d" % number, b"", blob)
-    return CommitOrder(PARTITION.encode(), number.to_bytes(16, "big"), [order], [], [])
-
-
-def _delete(key: bytes, number: int) -> CommitOrder:
-    return CommitOrder(PARTITION.encode(), number.to_bytes(16, "big"), [Order(key, None)], [], [])
-
-
-def _commit(store: Store, order: CommitOrder) -> int:
-    (outcome,) = store.commit([order])
-    assert isinstance(outcome, int), outcome
-    return outcome
-
-
-def _blob(machine: Machine, key: bytes) -> BlobRef:
-    with machine.reader() as reader:
-        (record,) = reader.read(PARTITION, [key])
-    assert record is not None
-    assert record.blob is not None
-    return record.blob
-
-
-def _bring_back(machine: Machine, drive: str) -> None:
-    store = machine.store
-    assert store is not None
-    machine.disks[drive].hook = None
-    machine.disks[drive].insert(machine.rng)
-    store.add_outsider(machine.disks[drive].mount())
-    resync = store.begin_resync(drive)
-    resync.copy()
-    while not store.finish_resync(resync):
-        resync.copy()
 
 
 @pytest.mark.parametrize("persistent", [False, True], ids=["once", "persistent"])
@@ -100,7 +44,7 @@ def test_one_drive_failing_at_any_operation_loses_nothing(
         if len(store.members) == 1:
             survived_degraded += 1
             assert list(store.members) == ["drive-a"]
-            _bring_back(machine, "drive-b")
+            bring_back(machine, "drive-b")
         machine.disks["drive-b"].hook = None
         history.commit(machine, oracle)
         oracle.check(machine)
@@ -115,20 +59,20 @@ def test_one_drive_failing_at_any_operation_loses_nothing(
 
 def test_both_drives_failing_stops_and_a_fresh_start_serves(machine: Machine) -> None:
     store = machine.open()
-    _commit(store, _put(b"a", 1))
+    commit(store, put(b"a", 1))
     for disk in machine.disks.values():
         disk.pull()
     with pytest.raises(Stopped):
-        store.commit([_put(b"b", 2)])
+        store.commit([put(b"b", 2)])
     with pytest.raises(Stopped):
-        store.commit([_put(b"c", 3)])
+        store.commit([put(b"c", 3)])
     machine.drop_store()
     for disk in machine.disks.values():
         disk.insert(machine.rng)
     store = machine.open()
     with machine.reader("drive-b") as reader:
         assert reader.read(PARTITION, [b"a"]) != [None]
-    _commit(store, _put(b"d", 4))
+    commit(store, put(b"d", 4))
 
 
 def test_a_full_drive_refuses_puts_admits_deletes_and_stays_in_sync(machine: Machine) -> None:
@@ -138,23 +82,23 @@ def test_a_full_drive_refuses_puts_admits_deletes_and_stays_in_sync(machine: Mac
     number, refusal = 0, None
     while refusal is None:
         number += 1
-        (outcome,) = store.commit([_put(b"k%d" % number, number, b"y" * 30_000)])
+        (outcome,) = store.commit([put(b"k%d" % number, number, b"y" * 30_000)])
         refusal = outcome if isinstance(outcome, EngineError) else None
     assert isinstance(refusal, NoSpace)
     for victim in range(1, number):
-        _commit(store, _delete(b"k%d" % victim, 1000 + victim))
+        commit(store, delete(b"k%d" % victim, 1000 + victim))
     assert len(store.members) == 2
     with machine.reader() as reader:
         assert reader.scan(PARTITION, b"", b"\xff", 10, False) == []
     disk.capacity_bytes = 1 << 40
     machine.clock.sleep_s(5)
-    _commit(store, _put(b"again", 5000))
+    commit(store, put(b"again", 5000))
 
 
 def test_recycled_segments_are_used_again(machine: Machine) -> None:
     store = machine.open()
     for number in range(1, 120):
-        _commit(store, _put(b"same key", number, b"z" * 20_000))
+        commit(store, put(b"same key", number, b"z" * 20_000))
         if number % 10 == 0:
             store.checkpoint()
             store.step()
@@ -174,12 +118,12 @@ def test_recycled_segments_are_used_again(machine: Machine) -> None:
 def test_a_flipped_bit_is_answered_from_the_peer_and_repaired(machine: Machine, size: int) -> None:
     store = machine.open()
     data = machine.rng.randbytes(size)
-    order = _put(b"k", 1, data)
+    order = put(b"k", 1, data)
     if size > 100_000:
         order = order._replace(orders=[Order(b"k", b"0:", b"", machine.stage(data))])
-    _commit(store, order)
-    _commit(store, _put(b"other", 2))
-    blob = _blob(machine, b"k")
+    commit(store, order)
+    commit(store, put(b"other", 2))
+    blob = blob_of(machine, b"k")
     for drive in ("drive-a", "drive-b"):
         place = decode_place(blob.place)
         if isinstance(place, InlinePlace):
@@ -204,8 +148,8 @@ def test_a_flipped_bit_is_answered_from_the_peer_and_repaired(machine: Machine, 
 
 def test_rot_on_both_drives_is_data_lost_and_no_wrong_byte(machine: Machine) -> None:
     store = machine.open()
-    _commit(store, _put(b"k", 1))
-    blob = _blob(machine, b"k")
+    commit(store, put(b"k", 1))
+    blob = blob_of(machine, b"k")
     place = decode_place(blob.place)
     assert isinstance(place, InlinePlace)
     for disk in machine.disks.values():
@@ -218,8 +162,8 @@ def test_rot_on_both_drives_is_data_lost_and_no_wrong_byte(machine: Machine) -> 
 def test_a_rotten_log_is_repaired_at_the_start(machine: Machine) -> None:
     store = machine.open()
     for number in range(1, 10):
-        _commit(store, _put(b"k%d" % number, number))
-    place = decode_place(_blob(machine, b"k4").place)
+        commit(store, put(b"k%d" % number, number))
+    place = decode_place(blob_of(machine, b"k4").place)
     assert isinstance(place, InlinePlace)
     machine.drop_store()
     machine.disks["drive-b"].flip(segment_path(place.location.segment), place.location.offset + 90)
@@ -229,14 +173,14 @@ def test_a_rotten_log_is_repaired_at_the_start(machine: Machine) -> None:
     assert store.recovery.repaired == {"drive-b": 1}
     with machine.reader("drive-b") as reader:
         assert len(reader.scan(PARTITION, b"", b"\xff", 100, False)) == 9
-        assert reader.read_blob(_blob(machine, b"k4"), 0, 3000) == b"x" * 3000
+        assert reader.read_blob(blob_of(machine, b"k4"), 0, 3000) == b"x" * 3000
 
 
 def test_a_double_fault_in_the_log_is_reported_and_read_only(machine: Machine) -> None:
     store = machine.open()
     for number in range(1, 10):
-        _commit(store, _put(b"k%d" % number, number))
-    place = decode_place(_blob(machine, b"k4").place)
+        commit(store, put(b"k%d" % number, number))
+    place = decode_place(blob_of(machine, b"k4").place)
     assert isinstance(place, InlinePlace)
     machine.drop_store()
     for disk in machine.disks.values():
@@ -248,120 +192,16 @@ def test_a_double_fault_in_the_log_is_reported_and_read_only(machine: Machine) -
     assert "batches 5 to 5" in store.losses[0]
     assert store.stopped
     with pytest.raises(Stopped):
-        store.commit([_put(b"new", 100)])
-
-
-def test_a_stale_half_is_never_served(machine: Machine) -> None:
-    store = machine.open()
-    _commit(store, _put(b"old", 1))
-    machine.disks["drive-b"].pull()
-    _commit(store, _put(b"new", 2))
-    assert list(store.members) == ["drive-a"]
-    machine.drop_store()
-    machine.disks["drive-b"].insert(machine.rng)
-    with pytest.raises(Refused):
-        machine.open("drive-b")
-    with pytest.raises(Refused):
-        machine.open("drive-b", witness=False)
-    with pytest.raises((NotYet, Refused)):
-        machine.open("drive-b", witness=False, orders=Orders(waited=False))
-    store = machine.open()
-    assert list(store.members) == ["drive-a"]
-    _bring_back(machine, "drive-b")
-    with machine.reader("drive-b") as reader:
-        assert None not in reader.read(PARTITION, [b"old", b"new"])
-
-
-def test_one_drive_and_the_witness_serve(machine: Machine) -> None:
-    store = machine.open()
-    _commit(store, _put(b"k", 1))
-    machine.drop_store()
-    with pytest.raises(NotYet) as waiting:
-        machine.open("drive-b", orders=Orders(waited=False))
-    assert waiting.value.missing == ["drive-a"]
-    store = machine.open("drive-b")
-    assert list(store.members) == ["drive-b"]
-    with machine.reader() as reader:
-        assert reader.read(PARTITION, [b"k"]) != [None]
-    _commit(store, _put(b"more", 2))
-    machine.drop_store()
-    store = machine.open()
-    assert list(store.members) == ["drive-b"], "the other one missed a commit"
-
-
-def test_a_lost_witness_is_made_anew(machine: Machine) -> None:
-    _commit(machine.open(), _put(b"k", 1))
-    machine.drop_store()
-    machine.witness.restore_image({"": None})
-    machine.open()
-    machine.drop_store()
-    store = machine.open("drive-a")
-    assert list(store.members) == ["drive-a"], "with the new witness one drive is enough"
-
-
-def test_a_replacement_becomes_a_member(machine: Machine) -> None:
-    store = machine.open()
-    history, oracle = History(3), Oracle()
-    for _ in range(4):
-        history.commit(machine, oracle)
-    store.lose("drive-b", "broken")
-    machine.disks["drive-b"].restore_image({"": None})
-    store.add_outsider(machine.disks["drive-b"].mount())
-    resync = store.begin_resync("drive-b")
-    for _ in range(3):
-        history.commit(machine, oracle)
-        resync.copy()
-    while not store.finish_resync(resync):
-        resync.copy()
-    assert resync.progress.done_bytes > 0
-    history.commit(machine, oracle)
-    oracle.check(machine)
-    assert len(store.members) == 2
-
-
-def test_the_joiner_failing_leaves_the_mirror_serving(machine: Machine) -> None:
-    store = machine.open()
-    history, oracle = History(5), Oracle()
-    history.commit(machine, oracle)
-    store.lose("drive-b", "pulled")
-    store.add_outsider(machine.disks["drive-b"].mount())
-    resync = store.begin_resync("drive-b")
-    machine.disks["drive-b"].pull()
-    with pytest.raises(EngineError):
-        try:
-            resync.copy()
-            store.finish_resync(resync)
-        except Exception as fault:
-            store.abandon_resync(resync)
-            raise EngineError(str(fault)) from fault
-    history.commit(machine, oracle)
-    oracle.check(machine)
-
-
-def test_a_staged_blob_of_an_earlier_membership_does_not_count(machine: Machine) -> None:
-    store = machine.open()
-    data = machine.rng.randbytes(100_000)
-    staged = machine.stage(data)
-    store.lose("drive-b", "pulled")
-    _bring_back(machine, "drive-b")
-    assert store.lacks(staged)
-    order = _put(b"k", 1)._replace(orders=[Order(b"k", b"0:", b"", staged)])
-    _commit(store, order)
-    for drive in ("drive-a", "drive-b"):
-        with machine.reader(drive) as reader:
-            assert reader.read_blob(_blob(machine, b"k"), 0, len(data)) == data
-    nowhere = machine.stage(data)._replace(stamps={"drive-a": (99, 99)})
-    (outcome,) = store.commit([_put(b"z", 2)._replace(orders=[Order(b"z", b"", b"", nowhere)])])
-    assert isinstance(outcome, MembershipChanged)
+        store.commit([put(b"new", 100)])
 
 
 def test_released_blobs_and_orphans_go(machine: Machine) -> None:
     store = machine.open()
-    order = _put(b"k", 1)._replace(orders=[Order(b"k", b"0:", b"", machine.stage(b"q" * 100_000))])
-    _commit(store, order)
-    place = decode_place(_blob(machine, b"k").place)
+    order = put(b"k", 1)._replace(orders=[Order(b"k", b"0:", b"", machine.stage(b"q" * 100_000))])
+    commit(store, order)
+    place = decode_place(blob_of(machine, b"k").place)
     machine.stage(b"never committed" * 9000)
-    _commit(store, _delete(b"k", 2))
+    commit(store, delete(b"k", 2))
     machine.clock.sleep_s(60)
     store.step()
     for disk in machine.disks.values():
@@ -388,7 +228,7 @@ def test_a_host_that_stood_still_ejects_no_drive(machine: Machine) -> None:
     store = machine.open()
     _be_late(machine, "drive-a", 3)
     _be_late(machine, "drive-b", 3)
-    _commit(store, _put(b"k", 1))
+    commit(store, put(b"k", 1))
     assert len(store.members) == 2
     assert any("held" in alert for alert in machine.alerts)
 
@@ -396,5 +236,5 @@ def test_a_host_that_stood_still_ejects_no_drive(machine: Machine) -> None:
 def test_a_drive_that_hangs_alone_is_failed(machine: Machine) -> None:
     store = machine.open()
     _be_late(machine, "drive-a", 1)
-    _commit(store, _put(b"k", 1))
+    commit(store, put(b"k", 1))
     assert list(store.members) == ["drive-b"]

@@ -8,24 +8,17 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.crash.history import History, Oracle
-from tests.crash.machine import Machine, PowerCut, scratch_directory
+from tests.crash.machine import Machine, PowerCut
 
 SHORT_STATES = 120
 LONG_STATES = 4_000
 COMMITS = 6
-
-
-@pytest.fixture(name="scratch")
-def scratch_fixture() -> Iterator[Path]:
-    directory = scratch_directory()
-    yield directory
-    shutil.rmtree(directory)
 
 
 def _commits(machine: Machine, history: History, oracle: Oracle) -> None:

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from appliance.engine.interface import Batch, Charge, Engine, MirrorState, Partition, Put
 from appliance.engine.mirror.launch import connect_engine, local_engine, open_store
 from appliance.engine.mirror.service import StoreService
 from tests.conformance.deeds import keys, one, pattern, read_blob, write_blob
 from tests.conformance.mirrors import SETTINGS, StoreProcess, lay_out
-from tests.crash.machine import scratch_directory
 
 PARTITION = Partition("service")
 POLL_S = 0.02
-
-
-@pytest.fixture(name="scratch")
-def scratch_fixture() -> Iterator[Path]:
-    directory = scratch_directory()
-    yield directory
-    shutil.rmtree(directory)
 
 
 async def _until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 20) -> None:

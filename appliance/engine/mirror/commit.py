@@ -156,7 +156,7 @@ class Committer:
 
     def _complete(self, blob: Staged) -> Staged:
         """On every in-sync drive; one that takes no writes any more is let go. Raises
-        ``MembershipChanged``, or ``Stopped``."""
+        ``MembershipChanged``, ``NoSpace``, or ``Stopped``."""
         while True:
             members = self._state.members
             lacking = self._blobs.lacking(members, blob)
@@ -165,7 +165,9 @@ class Committer:
             except DriveFault as fault:
                 # Only what was written to says that a drive fails; the client, which may have seen
                 # it first, would otherwise write the blob again for as long as the log is quiet.
-                if fault.drive not in lacking or fault.errno in {errno.ENOSPC, errno.EDQUOT}:
+                if fault.errno in {errno.ENOSPC, errno.EDQUOT}:
+                    raise NoSpace(f"cannot store: drive {fault.drive} is full") from fault
+                if fault.drive not in lacking:
                     raise MembershipChanged(f"cannot adopt: {fault}") from fault
                 self._state.lose({fault.drive: fault})
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from appliance.core.errors import ApplianceError, Unavailable
+from appliance.core.errors import ApplianceError, ReadOnly, Unavailable
 from appliance.core.ports import Clock
 from appliance.engine.mirror.assembled import NotYet
 from appliance.engine.mirror.messages import CommitOrder
@@ -210,9 +210,11 @@ class CommitterThread:
         try:
             outcomes = store.commit([commit.order for commit in commits])
         except ApplianceError as error:
-            lost = Unavailable(str(error))
+            lost = ReadOnly(str(error)) if store.losses else Unavailable(str(error))
             self._deliver([(commit.answer, lost) for commit in commits])
-            raise
+            if not store.losses:
+                raise
+            return
         self._pause_s = PAUSE_FIRST_S
         self._deliver(
             [(commit.answer, outcome) for commit, outcome in zip(commits, outcomes, strict=True)]

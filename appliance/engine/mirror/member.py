@@ -65,7 +65,8 @@ class Calls:
         self._lanes = lanes
         self._clock = clock
         self._deadline_s = deadline_s
-        self._alert = alert
+        self.alert: Final = alert
+        """Tells the operator."""
 
     def each(self, calls: Mapping[str, Callable[[], object]]) -> Answers:
         """Call each on its drive. A drive over its deadline counts as failed if another one
@@ -107,12 +108,12 @@ class Calls:
     ) -> None:
         """Nobody answers: wait until a lane is free again; its call then tells what it came to."""
         names = ", ".join(sorted(late))
-        self._alert(f"no drive answers ({names}): writing is held until one does")
+        self.alert(f"no drive answers ({names}): writing is held until one does")
         while late and not answers.values:
             self._clock.sleep_s(HOLD_POLL_S)
             late = self._run({name: calls[name] for name in late}, answers, self._deadline_s)
         answers.faults.update(late)
-        self._alert("drives answer again")
+        self.alert("drives answer again")
 
 
 class _Once:

@@ -175,12 +175,12 @@ class PeerPort:
                 pause_s = min(pause_s * 2, RETRY_MAX_S)
                 continue
             pause_s = RETRY_FIRST_S
-            self._peer = peer
-            self._connected.set()
             try:
                 self._tell(await peer.call("members"))
             except Unavailable:
                 _log.debug("the store has no members yet")  # it tells when it has
+            self._peer = peer
+            self._connected.set()
             await peer.wait_closed()
             self._peer = None
             self._connected.clear()

@@ -59,15 +59,20 @@ class Upkeep:
         if now_s >= self._sweep_at_s:
             self._sweep_at_s = now_s + STAGING_EVERY_S
             self.sweep_staging()
+            self._state.votes.make_witness()
         if now_s >= self._beat_at_s:
             self._beat_at_s = now_s + self._state.settings.heartbeat_every_s
             self._state.votes.beat(self._state.members)
 
     @property
     def wants_checkpoint(self) -> bool:
-        """Whether enough was written since the last one."""
+        """Whether enough was written since the last one, or the index's own log is long: then
+        ``step``, which shortens it while commits wait, finds little left to do."""
         written = self._state.counts.batch_bytes - self._checkpointed_bytes
-        return written >= self._state.settings.checkpoint_every_bytes
+        return (
+            written >= self._state.settings.checkpoint_every_bytes
+            or self._state.index.wal_pages > WAL_PAGES_MAX // 2
+        )
 
     def checkpoint(self) -> None:
         """Flush the index. Any one thread, beside the committer."""

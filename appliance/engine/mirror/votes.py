@@ -218,7 +218,9 @@ class Votes:
         value = Witness(witness.value.mirror_id, self._heartbeat, history)
         fault = self._calls.within(WITNESS, lambda: witness.write(value), WITNESS_DEADLINE_S)
         if fault is not None:
+            # Its lane may hang in this call: the file is left to it.
             self._witness = None
+            self._calls.alert(f"the witness does not take its vote and counts as lost: {fault}")
         return fault is None
 
 
