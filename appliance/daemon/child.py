@@ -1,7 +1,8 @@
 """One role as a child of the development supervisor: started, watched, started again.
 
-Owns the process, its readiness socket and the back-off. Refuses to start again what ended before
-it was ever ready, by a busy port or a wrong configuration: that is the supervisor's end.
+Owns the process, its readiness socket, the descriptors it wants kept, and the back-off. Refuses to
+start again what ended before it was ever ready, by a busy port or a wrong configuration: that is
+the supervisor's end.
 Invariant: at most one process per child; after ``stop`` none.
 """
 
@@ -19,6 +20,7 @@ from typing import Final
 
 from appliance.core.errors import Unreachable
 from appliance.daemon.exits import EXIT_FAILED, HOPELESS_CODES, PARENT_VARIABLE
+from appliance.system.descriptors import KEPT_VARIABLE
 
 STEADY_S: Final = 10.0
 """A process that lived so long is started again at once, whatever happened before."""
@@ -58,6 +60,7 @@ class Child:
         self._ending = asyncio.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._crashes_s: list[float] = []
+        self._kept: dict[str, int] = {}
         self._notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._notices.bind(b"")  # the kernel picks a free abstract name: no path to be too long
         address: bytes = self._notices.getsockname()
@@ -112,10 +115,12 @@ class Child:
                 self._process.kill()
 
     def close(self) -> None:
-        """Give the readiness socket back."""
+        """Give the readiness socket back, and what the role had kept."""
         if self._notices.fileno() >= 0:
             self._loop.remove_reader(self._notices)
             self._notices.close()
+        while self._kept:
+            os.close(self._kept.popitem()[1])
 
     async def _run_once(self) -> int:
         self._process = self._spawn()
@@ -126,11 +131,12 @@ class Child:
         return code
 
     def _spawn(self) -> subprocess.Popen[bytes]:
+        kept = "\n".join(f"{name}={descriptor}" for name, descriptor in self._kept.items())
         # A session of its own: Ctrl-C reaches the supervisor alone, which stops roles in order.
         return subprocess.Popen(
             self._arguments,
-            env=self._environment,
-            pass_fds=(self._parent_pipe,),
+            env={**self._environment, KEPT_VARIABLE: kept},
+            pass_fds=(self._parent_pipe, *self._kept.values()),
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
@@ -160,14 +166,23 @@ class Child:
 
     def _take_notice(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            message = self._notices.recv(_MESSAGE_BYTES_MAX).decode("utf-8", "replace")
-            for line in message.splitlines():
-                name, _, value = line.partition("=")
-                if name == "STATUS":
-                    self.status = value
-                elif name == "READY" and value == "1":
-                    self.was_ready.set()
-                    self._on_ready()
+            message, descriptors, _, _ = socket.recv_fds(self._notices, _MESSAGE_BYTES_MAX, 1)
+            lines = message.decode("utf-8", "replace").splitlines()
+            told = dict(line.partition("=")[::2] for line in lines)
+            if told.get("FDSTORE") == "1" or told.get("FDSTOREREMOVE") == "1":
+                self._keep(told.get("FDNAME", ""), descriptors)
+            self.status = told.get("STATUS", self.status)
+            if told.get("READY") == "1":
+                self.was_ready.set()
+                self._on_ready()
+
+    def _keep(self, name: str, descriptors: list[int]) -> None:
+        """Hold a descriptor for the role's next life, as systemd does; none: let it go."""
+        former = self._kept.pop(name, None)
+        if former is not None:
+            os.close(former)
+        for descriptor in descriptors:
+            self._kept[name] = descriptor
 
 
 class Ended(Unreachable):

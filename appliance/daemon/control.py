@@ -48,6 +48,7 @@ from appliance.daemon.units import gateway_unit, leave_to_supervisor, start_stor
 from appliance.runtime.clock import SystemClock, SystemEntropy
 from appliance.runtime.handover import SocketGiver
 from appliance.runtime.unix_sockets import Credentials
+from appliance.system import descriptors
 
 STATUS_EVERY_S: Final = 5.0
 RENEWAL_CHECK_EVERY_S: Final = 3600.0
@@ -113,9 +114,23 @@ class Control:
     def _open_listeners(self) -> Listeners:
         config = self._config
         plain = config.development.plain_http if config.development.enabled else ()
-        return open_listeners(
-            config.listen.https, plain, gateways=config.gateways, backlog=config.listen.backlog
+        kept = {
+            name: socket.socket(fileno=descriptor)
+            for name, descriptor in descriptors.kept(os.environ).items()
+        }
+        listeners = open_listeners(
+            config.listen.https,
+            plain,
+            gateways=config.gateways,
+            backlog=config.listen.backlog,
+            kept=kept,
         )
+        manager = os.environ.get("NOTIFY_SOCKET")
+        for name in listeners.superfluous:
+            descriptors.forget(name, manager)
+        for name, listener in listeners.fresh.items():
+            descriptors.keep(name, listener.fileno(), manager)
+        return listeners
 
     def _wire_records(self) -> None:
         config = self._config

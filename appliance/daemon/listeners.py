@@ -3,8 +3,9 @@
 Owns binding. Every gateway has its own socket per address (SO_REUSEPORT): the kernel then spreads
 connections evenly, where on one shared socket the first to wake takes them all. Control keeps its
 descriptors open: while a gateway restarts its connections queue, and it gets the same sockets
-again. Refuses an address in use, also by another appliance that would share it. Invariant: all
-sockets of one address have the same port.
+again. The service manager keeps them too, so that the same is true while control restarts.
+Refuses an address in use, also by another appliance that would share it. Invariant: all sockets of
+one address have the same port, and a restart of any role changes none.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from appliance.core.errors import Refused, Unreachable
@@ -22,110 +23,175 @@ HTTPS: Final = "https"
 HTTP: Final = "http"
 LOCALHOST: Final = "localhost"
 _PORT_TRIES: Final = 20
-_NO_SUCH_ADDRESS: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EADDRINUSE})
+_NO_SUCH_ADDRESS: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An address as configured; its port may be 0 for a free one."""
+
+    scheme: str
+    network: str
+    host: str
+    port: int
+
+    def name(self, gateway: int) -> str:
+        """How a gateway's socket is kept over restarts: no colon, see ``system.descriptors``."""
+        host = self.host.replace(":", ";")
+        return f"{self.scheme} {self.network} {host} {self.port} {gateway}"
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
     """One address with a socket per gateway."""
 
-    scheme: str
-    network: str
-    host: str
-    port: int
+    wanted: Wanted
     sockets: tuple[socket.socket, ...]
 
     @property
+    def port(self) -> int:
+        """The port in fact."""
+        return int(self.sockets[0].getsockname()[1])
+
+    @property
     def name(self) -> str:
-        """How the socket is called when handed over: ``https internet [::]:443``."""
-        return f"{self.scheme} {self.network} {self.host}:{self.port}"
+        """How a socket is called when handed over: ``https internet [::]:443``."""
+        wanted = self.wanted
+        return f"{wanted.scheme} {wanted.network} {wanted.host}:{self.port}"
 
 
+@dataclass(frozen=True, slots=True)
 class Listeners:
-    """All listening sockets. Close at the very end."""
+    """All listening sockets. ``fresh`` were bound now and are to be kept over restarts;
+    ``superfluous`` were kept, but nobody wants them any more. Close at the very end."""
 
-    def __init__(self, bound: Sequence[Bound]) -> None:
-        self._bound = tuple(bound)
+    bound: Sequence[Bound]
+    fresh: Mapping[str, socket.socket] = field(default_factory=dict)
+    superfluous: Mapping[str, socket.socket] = field(default_factory=dict)
 
     def of_gateway(self, number: int) -> Mapping[str, socket.socket]:
         """The sockets of one gateway by name."""
-        return {each.name: each.sockets[number] for each in self._bound}
+        return {each.name: each.sockets[number] for each in self.bound}
 
     def endpoint(self, scheme: str) -> str | None:
         """The first address of a scheme as a URL a client on this machine can use."""
-        for each in self._bound:
-            if each.scheme == scheme:
-                anywhere = each.host in {"[::]", "0.0.0.0"}
-                local = each.host in {"127.0.0.1", "[::1]"}
-                host = LOCALHOST if anywhere or local else each.host
+        for each in self.bound:
+            if each.wanted.scheme == scheme:
+                here = {"[::]", "0.0.0.0", "127.0.0.1", "[::1]"}
+                host = LOCALHOST if each.wanted.host in here else each.wanted.host
                 return f"{scheme}://{host}:{each.port}"
         return None
 
     def close(self) -> None:
         """Idempotent."""
-        for each in self._bound:
+        for each in self.bound:
             for listener in each.sockets:
                 listener.close()
+        for listener in self.superfluous.values():
+            listener.close()
 
 
 def network_of(name: str) -> tuple[str, str]:
-    """Scheme and network out of a socket's name."""
+    """Scheme and network out of the name a socket was handed over with."""
     scheme, network, _ = name.split(" ", 2)
     return scheme, network
 
 
 def open_listeners(
-    https: Sequence[str], http: Sequence[str], *, gateways: int, backlog: int
+    https: Sequence[str],
+    http: Sequence[str],
+    *,
+    gateways: int,
+    backlog: int,
+    kept: Mapping[str, socket.socket] | None = None,
 ) -> Listeners:
-    """Bind every address for every gateway. Raises ``Unreachable`` for a port in use or an address
-    the machine does not have, ``Refused`` for a port that takes a privilege."""
-    bound: list[Bound] = []
+    """Every address for every gateway; those ``kept`` from an earlier life are used again. Raises
+    ``Unreachable`` for a port in use or an address the machine does not have, ``Refused`` for a
+    port that takes a privilege."""
+    opener = _Opener(gateways, backlog, dict(kept or {}))
     try:
         for scheme, addresses in ((HTTPS, https), (HTTP, http)):
             for address in addresses:
                 host, _, port = address.rpartition(":")
                 if host == LOCALHOST:
-                    bound += _bind_loopback(scheme, int(port), gateways, backlog)
+                    opener.open_loopback(scheme, int(port))
                 else:
-                    bound.append(_bind(scheme, host, int(port), gateways, backlog))
+                    opener.open(Wanted(scheme, INTERNET, host, int(port)))
     except BaseException:
-        Listeners(bound).close()
+        opener.result().close()
         raise
-    return Listeners(bound)
+    return opener.result()
 
 
-def _bind_loopback(scheme: str, port: int, gateways: int, backlog: int) -> list[Bound]:
-    """Both loopback addresses on one port; a machine may lack the IPv6 one."""
-    for _ in range(_PORT_TRIES if port == 0 else 1):
-        first = _bind(scheme, "127.0.0.1", port, gateways, backlog)
-        try:
-            return [first, _bind(scheme, "[::1]", first.port, gateways, backlog)]
-        except Unreachable as error:
-            cause = error.__cause__
-            assert isinstance(cause, OSError)
-            if cause.errno != errno.EADDRINUSE:
-                return [first]
-            Listeners([first]).close()
-            if port != 0:
-                raise
-    raise Unreachable(f"cannot find a port that is free on both {LOCALHOST} addresses")
+class _Opener:
+    def __init__(self, gateways: int, backlog: int, kept: dict[str, socket.socket]) -> None:
+        self._gateways = gateways
+        self._backlog = backlog
+        self._kept = kept
+        self._bound: list[Bound] = []
+        self._fresh: dict[str, socket.socket] = {}
+
+    def result(self) -> Listeners:
+        return Listeners(self._bound, self._fresh, self._kept)
+
+    def open_loopback(self, scheme: str, port: int) -> None:
+        """Both loopback addresses on one port; a machine may lack the IPv6 one."""
+        first = Wanted(scheme, INTERNET, "127.0.0.1", port)
+        second = Wanted(scheme, INTERNET, "[::1]", port)
+        for _ in range(_PORT_TRIES if port == 0 else 1):
+            bound = self.open(first)
+            try:
+                self.open(second, bound.port)
+            except Unreachable as error:
+                cause = error.__cause__
+                assert isinstance(cause, OSError)
+                if cause.errno in _NO_SUCH_ADDRESS:
+                    return
+                if port != 0:
+                    raise
+                self._take_back(bound)
+            else:
+                return
+        raise Unreachable(f"cannot find a port that is free on both {LOCALHOST} addresses")
+
+    def open(self, wanted: Wanted, port: int | None = None) -> Bound:
+        """``port`` overrides the wanted one."""
+        names = [wanted.name(number) for number in range(self._gateways)]
+        again = [self._kept.pop(name) for name in names if name in self._kept]
+        if len(again) == len(names):
+            bound = Bound(wanted, tuple(again))
+        else:
+            for listener in again:  # the number of gateways changed: begin anew
+                listener.close()
+            bound = _bind(
+                wanted, port if port is not None else wanted.port, len(names), self._backlog
+            )
+            self._fresh |= dict(zip(names, bound.sockets, strict=True))
+        self._bound.append(bound)
+        return bound
+
+    def _take_back(self, bound: Bound) -> None:
+        self._bound.remove(bound)
+        for number, listener in enumerate(bound.sockets):
+            self._fresh.pop(bound.wanted.name(number), None)
+            listener.close()
 
 
-def _bind(scheme: str, host: str, port: int, gateways: int, backlog: int) -> Bound:
+def _bind(wanted: Wanted, port: int, gateways: int, backlog: int) -> Bound:
     opened: list[socket.socket] = []
     try:
         # Without SO_REUSEPORT first: it would silently share the port with another appliance.
-        with _socket(host, port, shared=False) as probe:
+        with _socket(wanted.host, port, shared=False) as probe:
             port = probe.getsockname()[1]
         for _ in range(gateways):
-            opened.append(_socket(host, port, shared=True))
+            opened.append(_socket(wanted.host, port, shared=True))
         for listener in opened:
             listener.listen(backlog)
     except OSError as error:
         for listener in opened:
             listener.close()
-        raise _explained(host, port, error) from error
-    return Bound(scheme, INTERNET, host, port, tuple(opened))
+        raise _explained(wanted.host, port, error) from error
+    return Bound(wanted, tuple(opened))
 
 
 def _socket(host: str, port: int, *, shared: bool) -> socket.socket:

@@ -204,9 +204,19 @@ def test_a_killed_role_is_back_by_itself(service: Service, role: str) -> None:
     client.put_object(Bucket=bucket, Key=f"after {role}", Body=b"2")
     for key, body in ((f"before {role}", b"1"), (f"after {role}", b"2")):
         assert client.get_object(Bucket=bucket, Key=key)["Body"].read() == body
+    assert _told(service)["endpoint"] == service.endpoint
     _eventually(
         "the ready file names the new process", lambda: _told(service)["pids"][role] != before
     )
+
+
+def test_ports_stay_when_everything_that_holds_them_was_killed(service: Service) -> None:
+    for role in ("control", "gateways"):
+        before = _told(service)["pids"][role]
+        for pid in before if isinstance(before, list) else [before]:
+            os.kill(pid, signal.SIGKILL)
+        _eventually(f"{role} is back", lambda r=role, b=before: _told(service)["pids"][r] != b)
+        _client(service).list_buckets()
 
 
 def test_the_end_of_the_supervisor_ends_its_children(tmp_path: Path) -> None:

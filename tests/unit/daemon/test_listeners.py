@@ -50,3 +50,29 @@ def test_a_busy_port_is_refused_even_if_it_would_be_shared() -> None:
 def test_an_address_of_another_machine_is_named() -> None:
     with pytest.raises(Unreachable, match=r"192\.0\.2\.1:0: this machine has no such address"):
         open_listeners(["192.0.2.1:0"], [], gateways=1, backlog=16)
+
+
+def test_kept_sockets_are_used_again_and_superfluous_ones_told() -> None:
+    first = open_listeners(["127.0.0.1:0"], ["localhost:0"], gateways=2, backlog=16)
+    kept = dict(first.fresh)
+    assert len(kept) == 2 * len(first.bound)
+    second = open_listeners(["127.0.0.1:0"], ["localhost:0"], gateways=2, backlog=16, kept=kept)
+    assert not second.fresh
+    assert not second.superfluous
+    assert second.endpoint("https") == first.endpoint("https")
+    assert second.endpoint("http") == first.endpoint("http")
+    third = open_listeners(["127.0.0.1:0"], [], gateways=2, backlog=16, kept=kept)
+    assert not third.fresh
+    assert len(third.superfluous) == len(kept) - 2
+    more = open_listeners(["127.0.0.1:0"], [], gateways=3, backlog=16)
+    for listeners in (third, first, more):
+        listeners.close()
+
+
+def test_another_number_of_gateways_binds_anew() -> None:
+    first = open_listeners(["127.0.0.1:0"], [], gateways=2, backlog=16)
+    kept = dict(first.fresh)
+    again = open_listeners(["127.0.0.1:0"], [], gateways=3, backlog=16, kept=kept)
+    assert len(again.fresh) == 3
+    assert all(listener.fileno() < 0 for listener in kept.values())
+    again.close()
