@@ -12,6 +12,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -62,6 +63,10 @@ def _told(service: Service) -> dict[str, Any]:
     """What the ready file says now."""
     told: dict[str, Any] = json.loads((service.log.parent / "ready.json").read_text())
     return told
+
+
+def _is_back(service: Service, role: str, before: object) -> bool:
+    return bool(_told(service)["pids"][role] != before)
 
 
 def test_objects_come_back_over_https_and_http(service: Service) -> None:
@@ -215,8 +220,36 @@ def test_ports_stay_when_everything_that_holds_them_was_killed(service: Service)
         before = _told(service)["pids"][role]
         for pid in before if isinstance(before, list) else [before]:
             os.kill(pid, signal.SIGKILL)
-        _eventually(f"{role} is back", lambda r=role, b=before: _told(service)["pids"][r] != b)
+        _eventually(f"{role} is back", partial(_is_back, service, role, before))
         _client(service).list_buckets()
+
+
+def test_a_new_certificate_is_shown_without_dropping_a_connection(service: Service) -> None:
+    trust = ssl.create_default_context(cafile=str(service.ca_file))
+    port = int(service.endpoint.rsplit(":", 1)[1])
+
+    def shown() -> bytes:
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
+            trust.wrap_socket(plain, server_hostname="localhost") as connection,
+        ):
+            certificate = connection.getpeercert(binary_form=True)
+        assert certificate is not None
+        return certificate
+
+    before = shown()
+    standing = http.client.HTTPSConnection("localhost", port, context=trust, timeout=DEADLINE_S)
+    standing.request("GET", "/")
+    assert standing.getresponse().read()
+    sock = standing.sock
+    (service.ca_file.parent / "server.pem").unlink()
+    service.process.send_signal(signal.SIGHUP)
+    # Each gateway has its own copy: as many in a row as make an old one unlikely.
+    _eventually("the new certificate", lambda: all(shown() != before for _ in range(12)))
+    standing.request("GET", "/")
+    assert standing.getresponse().read()
+    assert standing.sock is sock
+    standing.close()
 
 
 def test_the_end_of_the_supervisor_ends_its_children(tmp_path: Path) -> None:
