@@ -107,7 +107,8 @@ def parse_authorization(value: str, amz_date: str) -> Presented:
 def parse_presigned(query: Mapping[str, str]) -> Presented:
     """The parts of a presigned request's query.
 
-    Raises ``AuthorizationQueryParametersError``.
+    Raises ``AuthorizationQueryParametersError``, and ``AccessDenied`` for a validity that is none
+    or longer than a week: such a request was never valid.
     """
     if any(not query.get(name) for name in _QUERY_NAMES):
         raise _query_error(
@@ -133,12 +134,13 @@ def _parse_expires(text: str) -> int:
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdigit()):
         raise _query_error("X-Amz-Expires should be a number")
-    if text.startswith("-"):
-        raise _query_error("X-Amz-Expires must be non-negative")
+    if text.startswith("-") or not digits.strip("0"):
+        raise S3Error("AccessDenied", "X-Amz-Expires must be positive")
     if len(digits) > 9 or int(digits) > EXPIRES_MAX_S:
-        raise _query_error(
+        raise S3Error(
+            "AccessDenied",
             "X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires"
-            f" must be less than {EXPIRES_MAX_S} seconds"
+            f" must be less than {EXPIRES_MAX_S} seconds",
         )
     return int(digits)
 

@@ -44,7 +44,7 @@ def check_tags(
             raise S3Error("InvalidTag", "Cannot provide multiple Tags with the same key")
         tags[key] = value
     if len(tags) > count_max:
-        raise S3Error("InvalidTag", f"Object tags cannot be greater than {count_max}")
+        raise S3Error("InvalidTag", f"There cannot be more than {count_max} tags")
     return tags
 
 

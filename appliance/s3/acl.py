@@ -1,109 +1,202 @@
-"""Access control lists, as far as this appliance has them: the owner holds everything.
+"""Access control lists on the wire: canned names, grant headers and documents, in and out.
 
-Owns which ACL headers and documents are harmless (they say what is true anyway) and which ask for
-a grant that would silently not exist. Refuses the latter with ``AccessControlListNotSupported``,
-as AWS does for buckets with owner enforcement.
+Owns the reading of what a client asks for and the document of what is in force. Refuses what is no
+list, unknown groups, and grantees by e-mail address: accounts here have none that S3 could know.
+What is granted to whom, and whether it may be, is the object layer's.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import Final
 
+from appliance.core.access import (
+    DEFAULT_ACL,
+    Acl,
+    AclRequest,
+    CannedAcl,
+    Grant,
+    Grantee,
+    Group,
+    Permission,
+)
 from appliance.core.errors import S3Error
 from appliance.core.ports import Owner
-from appliance.s3.operation import Context, reply_document
+from appliance.s3.metadata import version_header
+from appliance.s3.operation import Context, reply_document, xml_headers
+from appliance.s3.parameters import invalid_argument, version_of
 from appliance.s3.request import Request
 from appliance.s3.xml import INSTANCE_NAMESPACE, Document, document, element, owner_element, parse
 
-_HARMLESS: Final = frozenset({"", "private", "bucket-owner-full-control", "bucket-owner-read"})
-_KNOWN: Final = _HARMLESS | {
-    "authenticated-read",
-    "aws-exec-read",
-    "log-delivery-write",
-    "public-read",
-    "public-read-write",
+_CANNED: Final = {canned.value: canned for canned in CannedAcl}
+_FOR_SERVICES: Final = frozenset({"aws-exec-read", "log-delivery-write"})
+_GRANT_HEADERS: Final = {
+    "x-amz-grant-read": Permission.READ,
+    "x-amz-grant-write": Permission.WRITE,
+    "x-amz-grant-read-acp": Permission.READ_ACP,
+    "x-amz-grant-write-acp": Permission.WRITE_ACP,
+    "x-amz-grant-full-control": Permission.FULL_CONTROL,
 }
+_GRANTEE: Final = re.compile(
+    r'\s*(id|uri|emailAddress)\s*=\s*(?:"([^"]*)"|([^",\s]*))\s*(?:,|\Z)', re.IGNORECASE
+)
 _DOCUMENT_BYTES_MAX: Final = 64 * 1024
 
 
-def check_acl_headers(request: Request) -> None:
-    """Accept ``x-amz-acl`` where it grants nothing new.
+def acl_of_headers(request: Request) -> AclRequest:
+    """What ``x-amz-acl`` or ``x-amz-grant-*`` ask for, the default list without them.
 
-    Raises ``InvalidArgument`` for an unknown canned ACL, ``AccessControlListNotSupported`` for one
-    that would grant something.
+    Raises ``S3Error`` InvalidArgument, InvalidRequest for both, NotImplemented for lists that grant
+    to services of AWS.
     """
-    canned = request.headers.get("x-amz-acl")
-    if canned is not None and canned not in _HARMLESS:
-        if canned not in _KNOWN:
-            raise _invalid_canned(canned)
-        raise S3Error("AccessControlListNotSupported")
-    if any(name.startswith("x-amz-grant-") for name in request.headers.by_lower_name):
-        raise S3Error("AccessControlListNotSupported")
+    headers = request.headers.by_lower_name
+    canned = headers.get("x-amz-acl")
+    named = [name for name in _GRANT_HEADERS if name in headers]
+    if canned and named:
+        message = "Specifying both Canned ACLs and Header Grants is not allowed"
+        raise S3Error("InvalidRequest", message)
+    if named:
+        grants = [
+            Grant(grantee, _GRANT_HEADERS[name])
+            for name in named
+            for grantee in _grantees(name, headers[name])
+        ]
+        return AclRequest(grants=tuple(grants))
+    if not canned:
+        return DEFAULT_ACL
+    if canned in _FOR_SERVICES:
+        raise S3Error("NotImplemented", f"There is no service to grant {canned} to.")
+    if canned not in _CANNED:
+        raise invalid_argument("x-amz-acl", canned, "The canned ACL is not valid.")
+    return AclRequest(canned=_CANNED[canned])
 
 
-def _invalid_canned(canned: str) -> S3Error:
-    fields = {"ArgumentName": "x-amz-acl", "ArgumentValue": canned}
-    return S3Error("InvalidArgument", fields=fields)
+def _grantees(name: str, header: str) -> Iterator[Grantee]:
+    """The grantees of ``id="...", uri="..."``."""
+    position = 0
+    while position < len(header):
+        found = _GRANTEE.match(header, position)
+        if found is None:
+            raise invalid_argument(name, header, "Argument format not recognized")
+        kind, value = found[1].lower(), found[2] if found[2] is not None else found[3]
+        position = found.end()
+        if kind == "id":
+            yield Owner(value, "")
+        elif kind == "uri":
+            yield _group(value)
+        else:
+            raise _unresolvable()
 
 
-def control_policy(owner: Owner) -> bytes:
-    """The one ACL there is: FULL_CONTROL for the owner."""
-    grantee = (
-        f'<Grantee xmlns:xsi="{INSTANCE_NAMESPACE}" xsi:type="CanonicalUser">'
-        f"{element('ID', owner.user_id)}{element('DisplayName', owner.display_name)}</Grantee>"
-    )
+def _group(uri: str) -> Group:
+    try:
+        return Group(uri)
+    except ValueError as error:
+        raise invalid_argument("uri", uri, "Invalid group uri") from error
+
+
+def _unresolvable() -> S3Error:
+    return S3Error("UnresolvableGrantByEmailAddress")
+
+
+def acl_of_document(body: bytes) -> AclRequest:
+    """The list an ``AccessControlPolicy`` asks for. Raises ``S3Error`` MalformedXML,
+    MalformedACLError, InvalidArgument, UnresolvableGrantByEmailAddress."""
+    policy = parse(body, "AccessControlPolicy")
+    lists = policy.all("AccessControlList")
+    owners = policy.all("Owner")
+    if len(lists) != 1 or len(owners) > 1:
+        raise S3Error("MalformedACLError")
+    owner_id = owners[0].optional("ID") if owners else None
+    grants = tuple(_grant(grant) for grant in lists[0].all("Grant"))
+    return AclRequest(grants=grants, owner_id=owner_id or None)
+
+
+def _grant(grant: Document) -> Grant:
+    grantees = grant.all("Grantee")
+    if len(grantees) != 1:
+        raise S3Error("MalformedACLError")
+    try:
+        permission = Permission(grant.optional("Permission"))
+    except ValueError as error:
+        raise S3Error("MalformedACLError") from error
+    texts = grantees[0].texts()
+    if texts.get("ID"):
+        return Grant(Owner(texts["ID"], ""), permission)
+    if texts.get("URI"):
+        return Grant(_group(texts["URI"]), permission)
+    if texts.get("EmailAddress"):
+        raise _unresolvable()
+    raise S3Error("MalformedACLError")
+
+
+def acl_document(owner: Owner, acl: Acl) -> bytes:
+    """The list as a client sees it: groups first, as AWS lists those of canned lists."""
+    grants = sorted(acl.grants, key=lambda grant: isinstance(grant.grantee, Owner))
     return document(
         "AccessControlPolicy",
         owner_element("Owner", owner.user_id, owner.display_name),
-        f"<AccessControlList><Grant>{grantee}{element('Permission', 'FULL_CONTROL')}</Grant>"
+        "<AccessControlList>",
+        *(
+            f"<Grant>{_grantee(grant.grantee)}{element('Permission', grant.permission.value)}"
+            "</Grant>"
+            for grant in grants
+        ),
         "</AccessControlList>",
     )
 
 
-async def put_bucket_acl(context: Context, request: Request) -> None:
-    """PutBucketAcl: accepted where it says what is so already."""
-    bucket = await context.store.buckets.head(request.caller, request.bucket or "")
-    await _accept_acl(request, bucket.owner)
+def _grantee(grantee: Grantee) -> str:
+    if isinstance(grantee, Owner):
+        kind = "CanonicalUser"
+        inside = element("ID", grantee.user_id) + element("DisplayName", grantee.display_name)
+    else:
+        kind, inside = "Group", element("URI", grantee.value)
+    return f'<Grantee xmlns:xsi="{INSTANCE_NAMESPACE}" xsi:type="{kind}">{inside}</Grantee>'
 
 
-async def get_object_acl(context: Context, request: Request) -> None:
-    """GetObjectAcl: the owner's FULL_CONTROL."""
-    owner = await _object_owner(context, request)
-    await reply_document(request, control_policy(owner))
-
-
-async def put_object_acl(context: Context, request: Request) -> None:
-    """PutObjectAcl: accepted where it says what is so already."""
-    await _accept_acl(request, await _object_owner(context, request))
-
-
-async def _object_owner(context: Context, request: Request) -> Owner:
-    opened = await context.store.objects.open(
-        request.caller,
-        request.bucket or "",
-        request.key or "",
-        version_id=request.query.get("versionId"),
-    )
-    return opened.info.owner
-
-
-async def _accept_acl(request: Request, owner: Owner) -> None:
+async def _asked(request: Request) -> AclRequest:
+    """The list of a request whose purpose it is: by header or by document, never by neither."""
     body = await request.read_body(_DOCUMENT_BYTES_MAX)
-    check_acl_headers(request)
-    if "x-amz-acl" not in request.headers:
-        if not body:
-            raise S3Error("MissingSecurityHeader")
-        _check_document(parse(body, "AccessControlPolicy"), owner)
+    asked = acl_of_headers(request)
+    if asked is not DEFAULT_ACL:
+        return asked
+    if not body:
+        raise S3Error("MissingSecurityHeader")
+    return acl_of_document(body)
+
+
+async def get_bucket_acl(context: Context, request: Request) -> None:
+    """GetBucketAcl."""
+    owner, acl = await context.store.acls.get_bucket(request.caller, request.bucket or "")
+    await reply_document(request, acl_document(owner, acl))
+
+
+async def put_bucket_acl(context: Context, request: Request) -> None:
+    """PutBucketAcl."""
+    asked = await _asked(request)
+    await context.store.acls.put_bucket(request.caller, request.bucket or "", asked)
     await request.reply(200)
 
 
-def _check_document(policy: Document, owner: Owner) -> None:
-    lists = policy.all("AccessControlList")
-    if len(lists) != 1:
-        raise S3Error("MalformedACLError")
-    for grant in lists[0].all("Grant"):
-        grantees = grant.all("Grantee")
-        if len(grantees) != 1 or grant.optional("Permission") is None:
-            raise S3Error("MalformedACLError")
-        if grantees[0].optional("ID") != owner.user_id:
-            raise S3Error("AccessControlListNotSupported")
+async def get_object_acl(context: Context, request: Request) -> None:
+    """GetObjectAcl."""
+    info, acl = await context.store.acls.get_object(
+        request.caller, request.bucket or "", request.key or "", version_id=version_of(request)
+    )
+    content = acl_document(info.owner, acl)
+    await reply_document(request, content, xml_headers(version_header(info)))
+
+
+async def put_object_acl(context: Context, request: Request) -> None:
+    """PutObjectAcl: date and content stay."""
+    asked = await _asked(request)
+    info = await context.store.acls.put_object(
+        request.caller,
+        request.bucket or "",
+        request.key or "",
+        asked,
+        version_id=version_of(request),
+    )
+    await request.reply(200, version_header(info))

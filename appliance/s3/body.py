@@ -242,7 +242,8 @@ class RequestBody:
         except InvalidInput as error:
             name = self._algorithm_header
             where = "header" if name in self._headers else "trailing header"
-            raise S3Error("InvalidRequest", f"Value for {name} {where} is invalid.") from error
+            # What is no digest of the algorithm cannot be the content's.
+            raise S3Error("BadDigest", f"Value for {name} {where} is invalid.") from error
 
     async def _receive(self) -> bytes:
         expected = self._content_length

@@ -11,7 +11,8 @@ import re
 from typing import Final
 
 from appliance.core.errors import S3Error
-from appliance.s3.acl import check_acl_headers
+from appliance.s3.acl import acl_of_headers
+from appliance.s3.bucket_access import ownership_of
 from appliance.s3.operation import Context
 from appliance.s3.request import Request
 from appliance.s3.xml import parse
@@ -27,32 +28,37 @@ async def create_bucket(context: Context, request: Request) -> None:
     """CreateBucket. A missing constraint is accepted in every region: many devices never send
     one."""
     body = await request.read_body(CONFIGURATION_BYTES_MAX)
-    check_acl_headers(request)
+    acl = acl_of_headers(request)
+    ownership = request.headers.get("x-amz-object-ownership")
     if request.headers.get("x-amz-bucket-object-lock-enabled", "").lower() == "true":
         raise S3Error("NotImplemented", "Object lock is not available.")
-    if request.headers.get("x-amz-object-ownership") not in (None, "BucketOwnerEnforced"):
-        raise S3Error("NotImplemented", "The only object ownership is BucketOwnerEnforced.")
     region = context.settings.region
-    if body.strip():
-        _check_constraint(body, region)
+    constraint = _constraint(body, region) if body.strip() else ""
     caller = request.caller
     if caller is None:
         raise S3Error("AccessDenied")
     name = request.bucket or ""
-    bucket, created = await context.store.buckets.create(caller, name, region=region)
-    if not created and (bucket.region or region) != CLASSIC_REGION:
+    _, created = await context.store.buckets.create(
+        caller,
+        name,
+        region=constraint,
+        acl=acl,
+        ownership=ownership_of(ownership) if ownership else None,
+    )
+    if not created and region != CLASSIC_REGION:
         raise S3Error("BucketAlreadyOwnedByYou", fields={"BucketName": name})
     await request.reply(200, {"Location": f"/{name}"})
 
 
-def _check_constraint(body: bytes, region: str) -> None:
+def _constraint(body: bytes, region: str) -> str:
+    """The location constraint as given, empty for none."""
     configuration = parse(body, "CreateBucketConfiguration")
     for feature in ("Location", "Bucket", "Tags"):
         if any(True for found in configuration.all(feature) for _ in found):
             raise S3Error("NotImplemented", f"{feature} of a new bucket is not available.")
-    constraint = configuration.optional("LocationConstraint") or region
-    if constraint == region:
-        return
+    constraint = configuration.optional("LocationConstraint") or ""
+    if constraint in ("", region):
+        return constraint
     fields = {"LocationConstraint": constraint}
     if _REGION.fullmatch(constraint) is None:
         raise S3Error("InvalidLocationConstraint", fields=fields)

@@ -13,8 +13,10 @@ from dataclasses import replace
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+from appliance.core.access import AclRequest
 from appliance.core.errors import S3Error
 from appliance.objects.model import Attributes, CopySource
+from appliance.s3.acl import acl_of_headers
 from appliance.s3.checksum_headers import checksum_elements, requested_algorithm
 from appliance.s3.conditions import read_condition, write_condition
 from appliance.s3.dates import iso_time
@@ -66,10 +68,19 @@ def _bad_source(header: str) -> S3Error:
     return invalid_argument("x-amz-copy-source", header, message)
 
 
+async def _check_source_owner(context: Context, request: Request, source: CopySource) -> None:
+    """Raises ``AccessDenied`` when the source bucket is not whose the client thinks it is."""
+    expected = request.headers.get("x-amz-source-expected-bucket-owner")
+    if expected and (await context.store.buckets.owner(source.bucket)).user_id != expected:
+        raise S3Error("AccessDenied")
+
+
 async def copy_object(context: Context, request: Request) -> None:
     """CopyObject. A long copy keeps its connection alive."""
     check_write_headers(request)
     source = copy_source(request)
+    acl = acl_of_headers(request)
+    await _check_source_owner(context, request, source)
     if _replaces(request, "x-amz-metadata-directive", "metadata"):
         attributes: Attributes | None = request_attributes(request, {})
     else:
@@ -77,7 +88,8 @@ async def copy_object(context: Context, request: Request) -> None:
     tags = None
     if _replaces(request, "x-amz-tagging-directive", "tagging"):
         tags = header_tags(request)
-    await reply_when_done(context, request, _copied(context, request, source, attributes, tags))
+    work = _copied(context, request, source, attributes, tags, acl)
+    await reply_when_done(context, request, work)
 
 
 async def _copied(
@@ -86,6 +98,7 @@ async def _copied(
     source: CopySource,
     attributes: Attributes | None,
     tags: Mapping[str, str] | None,
+    acl: AclRequest,
 ) -> Finished:
     info = await context.store.objects.copy(
         request.caller,
@@ -96,6 +109,7 @@ async def _copied(
         tags=tags,
         storage_class=storage_class(request),
         checksum_algorithm=requested_algorithm(request),
+        acl=acl,
         condition=write_condition(request),
     )
     headers = {**ENCRYPTION_HEADERS, **version_header(info)}
@@ -154,6 +168,7 @@ async def upload_part_copy(context: Context, request: Request) -> None:
     """UploadPartCopy: a part from a range of another object."""
     check_write_headers(request)
     source = copy_source(request)
+    await _check_source_owner(context, request, source)
     number = required_part_number(request)
     await reply_when_done(context, request, _part_copied(context, request, source, number))
 

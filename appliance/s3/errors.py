@@ -46,7 +46,6 @@ _TABLE: Final[dict[str, tuple[int, str]]] = {
     "CredentialsNotSupported": (400, "This request does not support credentials."),
     "EntityTooLarge": (400, "Your proposed upload exceeds the maximum allowed object size."),
     "EntityTooSmall": (400, "Your proposed upload is smaller than the minimum allowed size."),
-    "ExpectationFailed": (417, "The expectation of the request cannot be met."),
     "ExpiredToken": (400, "The provided token has expired."),
     "IllegalLocationConstraintException": (
         400,
@@ -154,6 +153,10 @@ _TABLE: Final[dict[str, tuple[int, str]]] = {
     "TooManyBuckets": (400, "You have attempted to create more buckets than allowed."),
     "TooManyParts": (400, "The upload has more parts than allowed."),
     "UnexpectedContent": (400, "This request does not support content."),
+    "UnresolvableGrantByEmailAddress": (
+        400,
+        "The email address you provided does not match any account on record.",
+    ),
     "UnsupportedSignature": (400, "The provided request is signed with an unsupported algorithm."),
     "XAmzContentChecksumMismatch": (
         400,

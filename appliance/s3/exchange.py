@@ -108,12 +108,11 @@ class HttpExchange:
         """Whether the connection goes on, known once the answer's head was made."""
 
     def expect_body(self, expect: str | None, length: str | None) -> None:
-        """Take note of what was announced. Raises ``ExpectationFailed``-like ``InvalidRequest``."""
+        """Take note of what was announced. Expectations that nobody knows are passed over, as AWS
+        does and RFC 9110 (section 10.1.1) allows."""
         self._bytes_left = None if length is None else int(length)
-        if expect is None:
+        if expect is None or expect.lower() != "100-continue":
             return
-        if expect.lower() != "100-continue":
-            raise S3Error("ExpectationFailed", "Only 100-continue can be expected of this server.")
         # HTTP/1.0 clients cannot be told; one that already sends its body need not be.
         self._continue_due = self._modern and not self._payload.is_eof()
 

@@ -13,7 +13,6 @@ from typing import Final
 
 from appliance.core.errors import S3Error
 from appliance.objects.model import Attributes, ObjectInfo
-from appliance.s3.acl import check_acl_headers
 from appliance.s3.dates import http_time
 from appliance.s3.request import Request
 
@@ -147,7 +146,6 @@ def check_write_headers(request: Request) -> None:
     """Every refusal a write earns by its headers alone, before its body is read."""
     check_encryption(request)
     check_lock(request)
-    check_acl_headers(request)
 
 
 def wire_value(value: str) -> str:

@@ -13,6 +13,7 @@ from typing import Final
 from appliance.core.checksums import ChecksumKind
 from appliance.core.errors import S3Error
 from appliance.objects.model import CompletedPart
+from appliance.s3.acl import acl_of_headers
 from appliance.s3.body import RequestBody
 from appliance.s3.checksum_headers import (
     checksum_elements,
@@ -56,6 +57,7 @@ async def create_multipart_upload(context: Context, request: Request) -> None:
         key,
         request_attributes(request, header_tags(request)),
         checksum=wanted,
+        acl=acl_of_headers(request),
     )
     headers = dict(ENCRYPTION_HEADERS)
     if wanted is not None:

@@ -17,6 +17,7 @@ from appliance.core.errors import S3Error, Unavailable
 from appliance.core.ranges import ByteRange, Unsatisfiable, parse_range
 from appliance.objects.content import OpenObject
 from appliance.objects.model import ObjectInfo
+from appliance.s3.acl import acl_of_headers
 from appliance.s3.checksum_headers import checksum_response, wants_checksum
 from appliance.s3.conditions import delete_condition, read_condition, write_condition
 from appliance.s3.dates import http_time, parse_http_time
@@ -46,6 +47,7 @@ async def put_object(context: Context, request: Request) -> None:
         request.key or "",
         request.body,
         request_attributes(request, header_tags(request)),
+        acl=acl_of_headers(request),
         condition=write_condition(request),
     )
     await request.reply(200, {**written_headers(info), **checksum_response(info.checksum)})

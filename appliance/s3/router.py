@@ -17,6 +17,7 @@ from appliance.s3 import (
     acl,
     attributes,
     bucket,
+    bucket_access,
     bucket_settings,
     copy,
     delete_objects,
@@ -50,7 +51,7 @@ def _fixed(name: str, subresource: str, *, deletable: bool = False) -> dict[str,
     get = partial(_setting, subresource=subresource)
     methods = {"GET": Route(f"GetBucket{name}", get)}
     if deletable:
-        methods["DELETE"] = Route(f"DeleteBucket{name}", _clear)
+        methods["DELETE"] = Route(f"DeleteBucket{name}", partial(_clear, subresource=subresource))
     return methods
 
 
@@ -67,7 +68,7 @@ _LIST_V2: Final = Route("ListObjectsV2", listing.list_objects_v2)
 _BUCKET_SUBRESOURCES: Final[Mapping[str, Methods]] = {
     "accelerate": _fixed("AccelerateConfiguration", "accelerate"),
     "acl": {
-        "GET": Route("GetBucketAcl", bucket_settings.get_bucket_acl),
+        "GET": Route("GetBucketAcl", acl.get_bucket_acl),
         "PUT": Route("PutBucketAcl", acl.put_bucket_acl),
     },
     "cors": _fixed("Cors", "cors", deletable=True),
@@ -84,13 +85,25 @@ _BUCKET_SUBRESOURCES: Final[Mapping[str, Methods]] = {
         **_fixed("ObjectLockConfiguration", "object-lock"),
         "PUT": Route("PutObjectLockConfiguration", bucket_settings.put_object_lock_configuration),
     },
-    "ownershipControls": _fixed("OwnershipControls", "ownershipControls"),
+    "ownershipControls": {
+        "GET": Route("GetBucketOwnershipControls", bucket_access.get_ownership_controls),
+        "PUT": Route("PutBucketOwnershipControls", bucket_access.put_ownership_controls),
+        "DELETE": Route("DeleteBucketOwnershipControls", bucket_access.delete_ownership_controls),
+    },
     "policy": _fixed("Policy", "policy", deletable=True),
-    "policyStatus": _fixed("PolicyStatus", "policyStatus"),
-    "publicAccessBlock": _fixed("PublicAccessBlock", "publicAccessBlock"),
+    "policyStatus": {"GET": Route("GetBucketPolicyStatus", bucket_access.get_policy_status)},
+    "publicAccessBlock": {
+        "GET": Route("GetPublicAccessBlock", bucket_access.get_public_access_block),
+        "PUT": Route("PutPublicAccessBlock", bucket_access.put_public_access_block),
+        "DELETE": Route("DeletePublicAccessBlock", bucket_access.delete_public_access_block),
+    },
     "replication": _fixed("Replication", "replication", deletable=True),
     "requestPayment": _fixed("RequestPayment", "requestPayment"),
-    "tagging": _fixed("Tagging", "tagging", deletable=True),
+    "tagging": {
+        "GET": Route("GetBucketTagging", tagging.get_bucket_tagging),
+        "PUT": Route("PutBucketTagging", tagging.put_bucket_tagging),
+        "DELETE": Route("DeleteBucketTagging", tagging.delete_bucket_tagging),
+    },
     "uploads": {"GET": Route("ListMultipartUploads", multipart_listing.list_multipart_uploads)},
     "versioning": _fixed("Versioning", "versioning"),
     "versions": {"GET": Route("ListObjectVersions", listing.list_object_versions)},
@@ -187,8 +200,8 @@ class Router:
     async def _check_owner(self, request: Request) -> None:
         if request.bucket is None or request.operation == "CreateBucket":
             return
-        found = await self._context.store.buckets.head(request.caller, request.bucket)
-        if found.owner.user_id != request.headers["x-amz-expected-bucket-owner"]:
+        owner = await self._context.store.buckets.owner(request.bucket)
+        if owner.user_id != request.headers["x-amz-expected-bucket-owner"]:
             raise S3Error("AccessDenied")
 
 

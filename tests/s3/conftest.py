@@ -42,13 +42,15 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
         with running_endpoint(folder) as running:
             yield running
         return
-    with development_service(folder, accounts="main,alt,other") as service:
+    with development_service(folder, accounts="main,alt,tenant") as service:
+        # The one called tenant has a contract of its own.
+        others = {"tenant": "other"}
         yield Endpoint(
             endpoint=service.endpoint,
             region=service.region,
             authority=service.ca_file,
             accounts={
-                name: Account(
+                others.get(name, name): Account(
                     name, each.user_id, each.display_name, each.access_key, each.secret_key
                 )
                 for name, each in service.accounts.items()

@@ -113,7 +113,11 @@ def _account(name: str) -> Account:
 
 @contextmanager
 def running_endpoint(
-    folder: Path, *, settings: Settings | None = None, region: str = REGION
+    folder: Path,
+    *,
+    settings: Settings | None = None,
+    region: str = REGION,
+    public_access: bool = True,
 ) -> Iterator[Endpoint]:
     """Serve until the block ends. ``folder`` gets the authority's certificate."""
     settings = settings or Settings(region=region)
@@ -128,7 +132,9 @@ def running_endpoint(
     tls = TlsContexts([Certificate(names, certificates.chain_pem, certificates.key_pem)])
     loop = uvloop.new_event_loop()
     started, stop = threading.Event(), asyncio.Event()
-    store = ObjectStore(engine, keys, clock, entropy, ObjectLimits(), hashing)
+    store = ObjectStore(
+        engine, keys, clock, entropy, ObjectLimits(), hashing, public_access=public_access
+    )
     router = Router(store, settings)
     gateway = Gateway(
         router.dispatch,

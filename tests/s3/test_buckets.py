@@ -160,9 +160,10 @@ def test_expected_owner(endpoint: Endpoint, s3: Any, bucket: str) -> None:
 @pytest.mark.parametrize(
     ("parameters", "code"),
     [
-        ({"ACL": "public-read"}, "AccessControlListNotSupported"),
+        ({"ACL": "no-such"}, "InvalidArgument"),
+        ({"ACL": "log-delivery-write"}, "NotImplemented"),
         ({"ObjectLockEnabledForBucket": True}, "NotImplemented"),
-        ({"ObjectOwnership": "ObjectWriter"}, "NotImplemented"),
+        ({"ObjectOwnership": "Nobody"}, "InvalidArgument"),
     ],
 )
 def test_features_that_would_silently_not_exist_are_refused(

@@ -215,7 +215,7 @@ def test_versions_that_are_none(raw: RawClient, s3: Any, bucket: str) -> None:
 @pytest.mark.parametrize(
     ("parameters", "code"),
     [
-        ({"ACL": "public-read"}, "AccessControlListNotSupported"),
+        ({"ACL": "aws-exec-read"}, "NotImplemented"),
         ({"ServerSideEncryption": "aws:kms"}, "NotImplemented"),
         ({"StorageClass": "GLACIER"}, "InvalidStorageClass"),
         ({"ObjectLockLegalHoldStatus": "ON"}, "InvalidRequest"),

@@ -6,46 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.s3.endpoint import Endpoint
 from tests.s3.raw import RawClient
 from tests.s3.refusals import refused
-
-
-def test_the_owner_holds_everything(endpoint: Endpoint, s3: Any, bucket: str) -> None:
-    owner = endpoint.accounts["main"]
-    s3.put_object(Bucket=bucket, Key="k")
-    for acl in (s3.get_bucket_acl(Bucket=bucket), s3.get_object_acl(Bucket=bucket, Key="k")):
-        assert acl["Owner"]["ID"] == owner.user_id
-        [grant] = acl["Grants"]
-        assert grant["Permission"] == "FULL_CONTROL"
-        assert grant["Grantee"]["ID"] == owner.user_id
-        assert grant["Grantee"]["Type"] == "CanonicalUser"
-
-
-def test_acls_that_say_what_is_so(s3: Any, bucket: str) -> None:
-    s3.put_object(Bucket=bucket, Key="k")
-    s3.put_bucket_acl(Bucket=bucket, ACL="private")
-    s3.put_object_acl(Bucket=bucket, Key="k", ACL="bucket-owner-full-control")
-    acl = s3.get_bucket_acl(Bucket=bucket)
-    policy = {"Owner": acl["Owner"], "Grants": acl["Grants"]}
-    s3.put_bucket_acl(Bucket=bucket, AccessControlPolicy=policy)
-    s3.put_object_acl(Bucket=bucket, Key="k", AccessControlPolicy=policy)
-
-
-def test_acls_that_grant_something(endpoint: Endpoint, s3: Any, bucket: str) -> None:
-    answer = refused(s3.put_bucket_acl, Bucket=bucket, ACL="public-read")
-    assert answer == (400, "AccessControlListNotSupported")
-    answer = refused(s3.put_bucket_acl, Bucket=bucket, GrantRead="id=anyone")
-    assert answer == (400, "AccessControlListNotSupported")
-    grantee = {"Type": "CanonicalUser", "ID": endpoint.accounts["other"].user_id}
-    policy = {
-        "Owner": s3.get_bucket_acl(Bucket=bucket)["Owner"],
-        "Grants": [{"Grantee": grantee, "Permission": "READ"}],
-    }
-    answer = refused(s3.put_bucket_acl, Bucket=bucket, AccessControlPolicy=policy)
-    assert answer == (400, "AccessControlListNotSupported")
-    answer = refused(s3.get_object_acl, Bucket=bucket, Key="none")
-    assert answer == (404, "NoSuchKey")
 
 
 def test_what_every_bucket_has(s3: Any, bucket: str) -> None:
@@ -54,11 +16,6 @@ def test_what_every_bucket_has(s3: Any, bucket: str) -> None:
     assert rule["ApplyServerSideEncryptionByDefault"] == {"SSEAlgorithm": "AES256"}
     assert "Status" not in s3.get_bucket_versioning(Bucket=bucket)
     assert s3.get_bucket_request_payment(Bucket=bucket)["Payer"] == "BucketOwner"
-    block = s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
-    assert len(block) == 4
-    assert all(block.values())
-    controls = s3.get_bucket_ownership_controls(Bucket=bucket)["OwnershipControls"]
-    assert controls["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
     assert s3.get_bucket_policy_status(Bucket=bucket)["PolicyStatus"] == {"IsPublic": False}
     assert "Status" not in s3.get_bucket_accelerate_configuration(Bucket=bucket)
     assert "LoggingEnabled" not in s3.get_bucket_logging(Bucket=bucket)
@@ -73,6 +30,8 @@ def test_what_every_bucket_has(s3: Any, bucket: str) -> None:
         ("get_bucket_lifecycle_configuration", "NoSuchLifecycleConfiguration"),
         ("get_object_lock_configuration", "ObjectLockConfigurationNotFoundError"),
         ("get_bucket_policy", "NoSuchBucketPolicy"),
+        ("get_bucket_ownership_controls", "OwnershipControlsNotFoundError"),
+        ("get_public_access_block", "NoSuchPublicAccessBlockConfiguration"),
         ("get_bucket_replication", "ReplicationConfigurationNotFoundError"),
         ("get_bucket_tagging", "NoSuchTagSet"),
         ("get_bucket_website", "NoSuchWebsiteConfiguration"),
@@ -90,6 +49,8 @@ def test_what_was_never_set(s3: Any, stranger: Any, bucket: str, call: str, code
         "delete_bucket_cors",
         "delete_bucket_lifecycle",
         "delete_bucket_policy",
+        "delete_bucket_ownership_controls",
+        "delete_public_access_block",
         "delete_bucket_tagging",
         "delete_bucket_website",
         "delete_bucket_encryption",
@@ -127,8 +88,6 @@ def test_encryption_as_it_is(s3: Any, bucket: str) -> None:
         ("PUT", "replication"),
         ("PUT", "notification"),
         ("PUT", "logging"),
-        ("PUT", "tagging"),
-        ("DELETE", "publicAccessBlock"),
         ("GET", "inventory"),
         ("GET", "analytics&id=1"),
         ("PUT", "metrics&id=1"),

@@ -91,7 +91,9 @@ def test_each_query_parameter_is_needed(name: str) -> None:
         ("x", "should be a number"),
         ("1.5", "should be a number"),
         ("\u0661", "should be a number"),
-        ("-1", "must be non-negative"),
+        ("-1", "must be positive"),
+        ("0", "must be positive"),
+        ("00", "must be positive"),
         ("604801", "must be less than a week"),
         ("9" * 5000, "must be less than a week"),
     ],
@@ -101,9 +103,9 @@ def test_expires_bounds(expires: str, fault: str) -> None:
         sigv4.parse_presigned({**QUERY, "X-Amz-Expires": expires})
 
 
-def test_expires_of_a_week_and_of_nothing() -> None:
+def test_expires_of_a_second_and_of_a_week() -> None:
     assert sigv4.parse_presigned({**QUERY, "X-Amz-Expires": "604800"}).expires_s == 604800
-    assert sigv4.parse_presigned({**QUERY, "X-Amz-Expires": "0"}).expires_s == 0
+    assert sigv4.parse_presigned({**QUERY, "X-Amz-Expires": "1"}).expires_s == 1
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,8 @@ class World:
         limits: ObjectLimits,
         quota_bytes: int | None = None,
         engine: SimulatedEngine | None = None,
+        *,
+        public_access: bool = False,
     ) -> None:
         self.executor = executor
         self.engine = engine or SimulatedEngine()
@@ -175,6 +177,7 @@ class World:
             limits,
             executor,
             quotas=self.quotas,
+            public_access=public_access,
         )
 
     async def put(self, key: str, data: bytes = b"", bucket: str = BUCKET) -> ObjectInfo:
@@ -213,10 +216,12 @@ def world(
     limits: ObjectLimits = SMALL_LIMITS,
     quota_bytes: int | None = None,
     engine: SimulatedEngine | None = None,
+    *,
+    public_access: bool = False,
 ) -> Iterator[World]:
     """A fresh world, or another store over an engine; its executor ends with it."""
     with ThreadPoolExecutor(2) as executor:
-        yield World(executor, limits, quota_bytes, engine)
+        yield World(executor, limits, quota_bytes, engine, public_access=public_access)
 
 
 async def with_bucket(here: World) -> World:

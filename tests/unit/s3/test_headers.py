@@ -133,9 +133,6 @@ def test_metadata_beyond_ascii_goes_out_as_encoded_words() -> None:
         ),
         ({"x-amz-object-lock-mode": "COMPLIANCE"}, "InvalidRequest"),
         ({"x-amz-object-lock-legal-hold": "ON"}, "InvalidRequest"),
-        ({"x-amz-acl": "public-read"}, "AccessControlListNotSupported"),
-        ({"x-amz-acl": "no-such"}, "InvalidArgument"),
-        ({"x-amz-grant-read": "id=1"}, "AccessControlListNotSupported"),
     ],
 )
 def test_what_a_write_cannot_have_is_refused(headers: dict[str, str], code: str) -> None:
@@ -149,8 +146,6 @@ def test_what_a_write_cannot_have_is_refused(headers: dict[str, str], code: str)
     [
         {},
         {"x-amz-server-side-encryption": "AES256"},
-        {"x-amz-acl": "private"},
-        {"x-amz-acl": "bucket-owner-full-control"},
     ],
 )
 def test_what_is_so_anyway_is_accepted(headers: dict[str, str]) -> None:
