@@ -136,6 +136,16 @@ class StoreSection:
     stop_s: float = setting(
         60.0, "How long commits in flight and the checkpoint may take at a stop.", **between(1, 600)
     )
+    missing_drive_wait_s: float = setting(
+        90.0,
+        "How long a start waits for a drive that is missing before it goes on without it.",
+        **between(0, 3600),
+    )
+    drive_deadline_s: float = setting(
+        30.0,
+        "How long a call may take on a drive whose peer has answered before it counts as failed.",
+        **between(1, 600),
+    )
 
 
 @dataclass(frozen=True, slots=True)

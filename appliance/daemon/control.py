@@ -94,6 +94,7 @@ class Control:
         self._give_sockets()
         await self._serve_admin()
         self._life.on_reload(self._check_certificates)
+        self._life.on_reload(self._look_at_drives)
         self._tasks = [
             asyncio.create_task(self._records.bring_up(), name="records"),
             asyncio.create_task(self._keep_certificates(), name="certificates"),
@@ -279,6 +280,9 @@ class Control:
     def _certificate_changed(self) -> None:
         _log.info("gateways show another server certificate from now on")
         self._service.tell_certificate()
+
+    async def _look_at_drives(self) -> None:
+        await self._disks.ensure()
 
     async def _tell_status(self) -> None:
         while True:

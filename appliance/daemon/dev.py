@@ -32,6 +32,7 @@ from appliance.daemon.config import (
     DevelopmentSection,
     ListenSection,
     PathsSection,
+    StoreSection,
     as_toml,
     load,
 )
@@ -43,6 +44,8 @@ from appliance.runtime.ipc import connect
 DEFAULT_PORT: Final = 8443
 START_S: Final = 90.0
 GRACE_S: Final = 10.0
+MISSING_DRIVE_WAIT_S: Final = 5.0
+"""A directory that is not there at the start will not be plugged in a moment later."""
 _SOCKET_PATH_MAX: Final = 100
 _log = logging.getLogger(__name__)
 
@@ -92,6 +95,7 @@ def prepare(options: Options, state: Path) -> tuple[Config, Path]:
     plain = () if options.plain_http is None else (f"localhost:{options.plain_http}",)
     config = Config(
         paths=PathsSection(state=state, runtime=runtime),
+        store=StoreSection(missing_drive_wait_s=MISSING_DRIVE_WAIT_S),
         listen=ListenSection(https=(f"localhost:{options.port}",)),
         development=DevelopmentSection(
             enabled=True, drives=tuple(drives), plain_http=plain, accounts=options.accounts

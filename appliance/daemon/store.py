@@ -17,6 +17,7 @@ from appliance.daemon.lifetime import Lifetime
 from appliance.daemon.roles import store_role
 from appliance.engine.interface import Health
 from appliance.engine.mirror.service import StoreService
+from appliance.engine.mirror.state import StoreSettings
 from appliance.runtime.clock import SystemClock, SystemEntropy
 from appliance.runtime.ipc import Peer, serve
 from appliance.runtime.link import Link
@@ -44,7 +45,12 @@ class StoreRole:
         self._mirror = mirror
         self._stack = stack
         self._clock = SystemClock()
-        self._service = StoreService(clock=self._clock, entropy=SystemEntropy())
+        section = life.config.store
+        settings = StoreSettings(
+            missing_members_wait_s=section.missing_drive_wait_s,
+            deadline_s=section.drive_deadline_s,
+        )
+        self._service = StoreService(clock=self._clock, entropy=SystemEntropy(), settings=settings)
         self._link: Link | None = None
         self._assembly: Any = None
         self._assembled = asyncio.Event()

@@ -119,7 +119,8 @@ def test_the_printed_line_works_when_pasted(service: Service) -> None:
     assert service.main.bucket in done.stdout
 
 
-def test_the_command_line_sees_a_healthy_appliance(service: Service) -> None:
+def _status(service: Service) -> dict[str, Any]:
+    """What ``appliance status`` says."""
     socket_path = service.log.parent / "state/run/admin.sock"
     if not socket_path.exists():
         [line] = [each for each in service.log.read_text().splitlines() if "admin.sock" in each]
@@ -130,7 +131,12 @@ def test_the_command_line_sees_a_healthy_appliance(service: Service) -> None:
         env={**os.environ, "APPLIANCE_SOCKET": str(socket_path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    status = json.loads(done.stdout)
+    status: dict[str, Any] = json.loads(done.stdout)
+    return status
+
+
+def test_the_command_line_sees_a_healthy_appliance(service: Service) -> None:
+    status = _status(service)
     assert status["healthy"], status
     assert status["endpoint"] == service.endpoint
     assert [mirror["state"] for mirror in status["mirrors"]] == ["in sync"]
@@ -222,6 +228,27 @@ def test_ports_stay_when_everything_that_holds_them_was_killed(service: Service)
             os.kill(pid, signal.SIGKILL)
         _eventually(f"{role} is back", partial(_is_back, service, role, before))
         _client(service).list_buckets()
+    _eventually("the appliance is healthy", lambda: bool(_status(service)["healthy"]))
+
+
+def test_a_missing_drive_is_done_without_and_brought_up_to_date_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    drive, away = tmp_path / "state/drives/b", tmp_path / "away"
+    with development_service(tmp_path) as service:
+        _client(service).put_object(Bucket=service.main.bucket, Key="both", Body=b"1")
+    drive.rename(away)
+    with development_service(tmp_path) as service:
+        client = _client(service)
+        assert [mirror["state"] for mirror in _status(service)["mirrors"]] == ["degraded"]
+        client.put_object(Bucket=service.main.bucket, Key="one", Body=b"2")
+        drive.rmdir()
+        away.rename(drive)
+        service.process.send_signal(signal.SIGHUP)
+        _eventually("the mirror is in sync", lambda: bool(_status(service)["healthy"]))
+        for key, body in (("both", b"1"), ("one", b"2")):
+            found = client.get_object(Bucket=service.main.bucket, Key=key)
+            assert found["Body"].read() == body
 
 
 def test_a_new_certificate_is_shown_without_dropping_a_connection(service: Service) -> None:
