@@ -111,6 +111,24 @@ def _account(name: str) -> Account:
     )
 
 
+def _gateway(
+    router: Router,
+    keys: StaticKeys,
+    clock: SystemClock,
+    region: str,
+    hashing: ThreadPoolExecutor,
+) -> Gateway:
+    return Gateway(
+        router.dispatch,
+        keys=keys,
+        clock=clock,
+        region=region,
+        domains=Domains((DOMAIN,)),
+        limits=_LIMITS,
+        hashing=hashing,
+    )
+
+
 @contextmanager
 def running_endpoint(
     folder: Path,
@@ -132,19 +150,10 @@ def running_endpoint(
     tls = TlsContexts([Certificate(names, certificates.chain_pem, certificates.key_pem)])
     loop = uvloop.new_event_loop()
     started, stop = threading.Event(), asyncio.Event()
-    store = ObjectStore(
-        engine, keys, clock, entropy, ObjectLimits(), hashing, public_access=public_access
-    )
+    limits = ObjectLimits()
+    store = ObjectStore(engine, keys, clock, entropy, limits, hashing, public_access=public_access)
     router = Router(store, settings)
-    gateway = Gateway(
-        router.dispatch,
-        keys=keys,
-        clock=clock,
-        region=settings.region,
-        domains=Domains((DOMAIN,)),
-        limits=_LIMITS,
-        hashing=hashing,
-    )
+    gateway = _gateway(router, keys, clock, settings.region, hashing)
 
     async def serve() -> None:
         server = S3Server(gateway.handle, clock=clock, entropy=entropy, limits=_LIMITS)
