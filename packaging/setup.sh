@@ -80,12 +80,16 @@ ensure_machine() {
     install_packages "${packages[@]}"
 }
 
+digest_of() {
+    cat packaging/setup.sh pyproject.toml requirements.in "$@" | sha256sum
+}
 ensure_environment() {  # DIRECTORY PIP-OPTION...: a virtual environment with the locks and us
     local environment=$1; shift
     local -a locks=(requirements-build.lock requirements.lock)
+    local stamp=$environment/.locked-$purpose digest running
+    running=$(digest_of "${locks[@]}")
     [ "$purpose" = test ] && locks+=(requirements-dev.lock)
-    local stamp=$environment/.locked-$purpose digest
-    digest=$(cat packaging/setup.sh pyproject.toml requirements.in "${locks[@]}" | sha256sum)
+    digest=$(digest_of "${locks[@]}")
     if [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ] && "$environment/bin/python" -c ''; then
         return
     fi
@@ -103,6 +107,7 @@ ensure_environment() {  # DIRECTORY PIP-OPTION...: a virtual environment with th
         "${locks[@]/#/--requirement=}"
     "${pip[@]}" --no-build-isolation --no-deps --no-index "$@"
     printf '%s\n' "$digest" >"$stamp"
+    printf '%s\n' "$running" >"$environment/.locked-run"   # testing includes running
 }
 
 ensure_server() {
