@@ -127,6 +127,11 @@ class GatewaySection:
         "Largest body of one PUT or one part of a multipart upload.",
         **between(1, 5 * 1024**3),
     )
+    public_access: bool = setting(
+        False,
+        "Whether customers may open buckets and objects to everybody. Without it access lists for"
+        " all users are refused, and those that are there already give nobody anything.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,9 +147,7 @@ class Control:
         vault = Vault(engine, master, self._entropy, recovery)
         hashing = ThreadPoolExecutor(1, "hashing")
         self._stack.callback(hashing.shutdown, wait=False)
-        make_bucket = bucket_maker(
-            engine, vault, self._clock, self._entropy, hashing, config.service.region
-        )
+        make_bucket = bucket_maker(engine, vault, self._clock, self._entropy, hashing)
         self._accounts = Accounts(engine, vault, self._clock, self._entropy, make_bucket)
         self._keys = LocalKeys(self._accounts, vault)
         self._records = Records(

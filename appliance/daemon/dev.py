@@ -30,6 +30,7 @@ from appliance.daemon.config import (
     DEVELOPMENT_MIRROR,
     Config,
     DevelopmentSection,
+    GatewaySection,
     ListenSection,
     PathsSection,
     StoreSection,
@@ -97,6 +98,7 @@ def prepare(options: Options, state: Path) -> tuple[Config, Path]:
         paths=PathsSection(state=state, runtime=runtime),
         store=StoreSection(missing_drive_wait_s=MISSING_DRIVE_WAIT_S),
         listen=ListenSection(https=(f"localhost:{options.port}",)),
+        gateway=GatewaySection(public_access=True),
         development=DevelopmentSection(
             enabled=True, drives=tuple(drives), plain_http=plain, accounts=options.accounts
         ),

@@ -88,7 +88,15 @@ class GatewayRole:
         keys = RemoteKeys(link, clock)
         self._stack.push_async_callback(self._engine.close)
         limits = ObjectLimits(single_part_max_bytes=config.gateway.single_part_max_bytes)
-        store = ObjectStore(self._engine, keys, clock, entropy, limits, hashing)
+        store = ObjectStore(
+            self._engine,
+            keys,
+            clock,
+            entropy,
+            limits,
+            hashing,
+            public_access=config.gateway.public_access,
+        )
         front_limits = front_limits_of(config)
         gateway = Gateway(
             Router(store, Settings(region=config.service.region)).dispatch,

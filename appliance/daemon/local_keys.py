@@ -41,7 +41,7 @@ class LocalKeys:
 
 
 def bucket_maker(
-    engine: Engine, vault: Vault, clock: Clock, entropy: Entropy, hashing: Executor, region: str
+    engine: Engine, vault: Vault, clock: Clock, entropy: Entropy, hashing: Executor
 ) -> Callable[[Account, Contract], Awaitable[None]]:
     """Makes first buckets through the object layer, as the account itself would."""
     keys = _OnlyContractKeys(vault)
@@ -52,7 +52,7 @@ def bucket_maker(
         caller = Caller(
             account.user_id, account.display_name, contract.contract_id, contract.bucket_prefix
         )
-        await buckets.create(caller, account.bucket, region=region)
+        await buckets.create(caller, account.bucket)
 
     return make
 

@@ -31,7 +31,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A bucket as its owner sees it."""
+    """A bucket as its owner sees it. ``region`` is the location constraint it was made with."""
 
     name: str
     owner: Owner

@@ -189,9 +189,7 @@ def test_buckets_are_listed_over_all_contracts() -> None:
         await house.vault.open()
 
         with ThreadPoolExecutor(1) as hashing:
-            make = bucket_maker(
-                house.engine, house.vault, SystemClock(), SeededEntropy(4), hashing, "us-east-1"
-            )
+            make = bucket_maker(house.engine, house.vault, SystemClock(), SeededEntropy(4), hashing)
         accounts = Accounts(house.engine, house.vault, SystemClock(), SeededEntropy(5), make)
         made = [await accounts.create(name) for name in ("zeta", "acme")]
         reports = await BucketReports(house.engine).reports()
