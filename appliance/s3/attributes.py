@@ -11,7 +11,8 @@ from appliance.core.errors import S3Error
 from appliance.objects.model import ObjectInfo, Page, Part
 from appliance.s3.checksum_headers import checksum_elements
 from appliance.s3.dates import http_time
-from appliance.s3.metadata import check_encryption, version_header
+from appliance.s3.encryption import check_read_encryption
+from appliance.s3.metadata import version_header
 from appliance.s3.operation import Context, reply_document, xml_headers
 from appliance.s3.parameters import KEYS_MAX, invalid_argument, version_of
 from appliance.s3.request import Request
@@ -22,7 +23,7 @@ _KNOWN: Final = frozenset({"ETag", "Checksum", "ObjectParts", "StorageClass", "O
 
 async def get_object_attributes(context: Context, request: Request) -> None:
     """GetObjectAttributes."""
-    check_encryption(request)
+    check_read_encryption(request)
     wanted = _wanted(request)
     limit = min(_count(request, "x-amz-max-parts", KEYS_MAX), KEYS_MAX)
     after = _count(request, "x-amz-part-number-marker", 0)

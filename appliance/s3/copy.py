@@ -20,8 +20,8 @@ from appliance.s3.acl import acl_of_headers
 from appliance.s3.checksum_headers import checksum_elements, requested_algorithm
 from appliance.s3.conditions import read_condition, write_condition
 from appliance.s3.dates import iso_time
+from appliance.s3.encryption import ENCRYPTION_HEADERS
 from appliance.s3.metadata import (
-    ENCRYPTION_HEADERS,
     check_write_headers,
     content_headers,
     request_attributes,

@@ -1,9 +1,9 @@
 """Object attributes in request and response headers.
 
 Owns the way from headers to what is stored with an object and back: content headers, user
-metadata, storage class, encryption. Refuses encryption with keys we do not hold, lock headers,
-storage classes that do not exist. Invariant: user metadata comes back with the bytes it came with,
-except that non-ASCII UTF-8 is written as RFC 2047 encoded words, as AWS does.
+metadata, storage class. Refuses lock headers and storage classes that do not exist. Invariant: user
+metadata comes back with the bytes it came with, except that non-ASCII UTF-8 is written as RFC 2047
+encoded words, as AWS does.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from typing import Final
 from appliance.core.errors import S3Error
 from appliance.objects.model import Attributes, ObjectInfo
 from appliance.s3.dates import http_time
+from appliance.s3.encryption import ENCRYPTION_HEADERS, check_encryption
 from appliance.s3.request import Request
 
 DEFAULT_CONTENT_TYPE: Final = "binary/octet-stream"
 METADATA_PREFIX: Final = "x-amz-meta-"
-ENCRYPTION_HEADERS: Final = {"x-amz-server-side-encryption": "AES256"}
-"""Every object is encrypted at rest with keys the appliance holds."""
 
 _STORED_HEADERS: Final = (
     "cache-control",
@@ -50,7 +49,6 @@ a restore that never comes, so those are refused."""
 NO_LOCK: Final = "Bucket is missing Object Lock Configuration"
 """What AWS says of retention in a bucket that was made without it."""
 
-_ENCRYPTION: Final = "server-side-encryption"
 _LOCK_HEADERS: Final = (
     "x-amz-object-lock-mode",
     "x-amz-object-lock-retain-until-date",
@@ -115,25 +113,6 @@ def request_attributes(request: Request, tags: dict[str, str]) -> Attributes:
         tags=tags,
         storage_class=storage_class(request),
     )
-
-
-def check_encryption(request: Request) -> None:
-    """Accept what is so anyway (``AES256``); raise ``NotImplemented`` for customer and KMS keys."""
-    named = [name for name in request.headers.by_lower_name if _ENCRYPTION in name]
-    if not named:
-        return
-    algorithm = request.headers.get(f"x-amz-{_ENCRYPTION}")
-    if any(f"{_ENCRYPTION}-customer-" in name for name in named):
-        if algorithm is not None:
-            message = "Server Side Encryption with Customer provided key is incompatible with"
-            raise S3Error("InvalidArgument", f"{message} the encryption method specified")
-        raise S3Error("NotImplemented", "Encryption with customer keys is not available.")
-    if algorithm in ("aws:kms", "aws:kms:dsse"):
-        raise S3Error("NotImplemented", "Encryption with KMS keys is not available.")
-    if algorithm != "AES256" or len(named) > 1:
-        message = "The encryption method specified is not supported"
-        fields = {"ArgumentName": named[0], "ArgumentValue": request.headers[named[0]]}
-        raise S3Error("InvalidArgument", message, fields=fields)
 
 
 def check_lock(request: Request) -> None:

@@ -24,9 +24,8 @@ from appliance.s3.checksum_headers import (
     requested_kind,
 )
 from appliance.s3.conditions import write_condition
+from appliance.s3.encryption import ENCRYPTION_HEADERS, check_encryption
 from appliance.s3.metadata import (
-    ENCRYPTION_HEADERS,
-    check_encryption,
     check_write_headers,
     request_attributes,
     version_header,

@@ -21,8 +21,8 @@ from appliance.s3.acl import acl_of_headers
 from appliance.s3.checksum_headers import checksum_response, wants_checksum
 from appliance.s3.conditions import delete_condition, read_condition, write_condition
 from appliance.s3.dates import http_time, parse_http_time
+from appliance.s3.encryption import check_read_encryption
 from appliance.s3.metadata import (
-    check_encryption,
     check_write_headers,
     object_headers,
     request_attributes,
@@ -103,7 +103,7 @@ class _Answer:
 
 
 async def _prepared(context: Context, request: Request) -> _Answer:
-    check_encryption(request)
+    check_read_encryption(request)
     overrides = response_overrides(request)
     number = part_number(request)
     if number is not None and "range" in request.headers:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import email.header
+import hashlib
 
 import pytest
 from hypothesis import given
@@ -14,6 +16,7 @@ from appliance.s3.checksum_headers import declared_checksum, requested_checksum
 from appliance.s3.conditions import delete_condition
 from appliance.s3.copy import copy_source
 from appliance.s3.dates import http_time, iso_time, parse_http_time
+from appliance.s3.encryption import check_read_encryption
 from appliance.s3.metadata import (
     check_write_headers,
     content_headers,
@@ -107,12 +110,26 @@ def test_metadata_beyond_ascii_goes_out_as_encoded_words() -> None:
     assert wire_value("caf\xe9") == "caf\xe9", "bytes that are no UTF-8 go out as they came"
 
 
+CUSTOMER = "x-amz-server-side-encryption-customer-"
+CUSTOMER_KEY = {
+    f"{CUSTOMER}algorithm": "AES256",
+    f"{CUSTOMER}key": base64.b64encode(b"k" * 32).decode(),
+    f"{CUSTOMER}key-md5": base64.b64encode(hashlib.md5(b"k" * 32).digest()).decode(),
+}
+
+
 @pytest.mark.parametrize(
     ("headers", "code"),
     [
         ({"x-amz-server-side-encryption": "aws:kms"}, "NotImplemented"),
         ({"x-amz-server-side-encryption": "rot13"}, "InvalidArgument"),
-        ({"x-amz-server-side-encryption-customer-algorithm": "AES256"}, "NotImplemented"),
+        (CUSTOMER_KEY, "NotImplemented"),
+        ({**CUSTOMER_KEY, f"{CUSTOMER}algorithm": ""}, "InvalidArgument"),
+        ({**CUSTOMER_KEY, f"{CUSTOMER}algorithm": "DES"}, "InvalidEncryptionAlgorithmError"),
+        ({**CUSTOMER_KEY, f"{CUSTOMER}key": "short"}, "InvalidArgument"),
+        ({**CUSTOMER_KEY, f"{CUSTOMER}key": "c2hvcnQ="}, "InvalidArgument"),
+        ({**CUSTOMER_KEY, f"{CUSTOMER}key-md5": ""}, "InvalidArgument"),
+        ({**CUSTOMER_KEY, f"{CUSTOMER}key-md5": "AAAA"}, "InvalidArgument"),
         (
             {
                 "x-amz-server-side-encryption": "AES256",
@@ -122,7 +139,7 @@ def test_metadata_beyond_ascii_goes_out_as_encoded_words() -> None:
         ),
         (
             {"x-amz-copy-source-server-side-encryption-customer-key": "x"},
-            "NotImplemented",
+            "InvalidArgument",
         ),
         (
             {
@@ -150,6 +167,22 @@ def test_what_a_write_cannot_have_is_refused(headers: dict[str, str], code: str)
 )
 def test_what_is_so_anyway_is_accepted(headers: dict[str, str]) -> None:
     check_write_headers(ask("PUT", "/b/k", headers)[0])
+
+
+def test_keys_need_a_secure_connection() -> None:
+    request, _ = ask("PUT", "/b/k", CUSTOMER_KEY)
+    request.secure = False
+    with pytest.raises(S3Error, match="secure connection") as raised:
+        check_write_headers(request)
+    assert raised.value.code == "InvalidRequest"
+
+
+def test_reads_do_not_choose_the_encryption() -> None:
+    check_read_encryption(ask("GET", "/b/k")[0])
+    for headers in ({"x-amz-server-side-encryption": "AES256"}, {f"{CUSTOMER}key": "x"}):
+        with pytest.raises(S3Error) as raised:
+            check_read_encryption(ask("GET", "/b/k", headers)[0])
+        assert raised.value.code == "InvalidArgument"
 
 
 @pytest.mark.parametrize("name", ["GLACIER", "DEEP_ARCHIVE", "gold", "standard"])
