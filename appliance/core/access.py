@@ -1,8 +1,9 @@
 """Who may do what to a bucket and the objects in it: one pure decision over access lists.
 
 Owns the words (actions, permissions, groups, grants, canned lists, object ownership, the block of
-public access) and what they mean together. Pure. Invariant: nothing but the group of all users ever
-reaches an account of another contract, and no grant takes anything from an owner.
+public access) and what they mean together. Pure. Invariant: to a bucket of another contract an
+account is nobody in particular (whatever it may do there, anonymous requests may do), and no grant
+takes anything from an owner.
 
 An access list says who has which permission besides the owner. On a bucket, READ lists it and
 WRITE creates, replaces and deletes objects in it; on an object, READ reads it and WRITE means
@@ -182,6 +183,10 @@ class BucketRules:
         """Whether access lists mean anything."""
         return self.ownership is not Ownership.BUCKET_OWNER_ENFORCED
 
+    def is_insider(self, caller: Identity | None) -> bool:
+        """Whether the caller is an account of the bucket's contract."""
+        return caller is not None and caller.contract == self.contract
+
     def owner_of(self, stored: Owner | None) -> Owner:
         """Whose an object is that is stored as this owner's (None: the bucket owner's)."""
         return stored if stored is not None and self.lists_count else self.owner
@@ -232,6 +237,8 @@ def is_allowed(
 ) -> bool:
     """The decision. ``item`` is what the action is about inside the bucket, where there is any."""
     rule = _RULES.get(action, _BUCKET_OWNERS)
+    if not bucket.is_insider(caller):
+        caller = None
     if caller is not None:
         if rule.bucket_owner and caller.user_id == bucket.owner.user_id:
             return True
@@ -244,19 +251,18 @@ def is_allowed(
         acl = None if item is None else item.acl
     return acl is not None and any(
         grant.permission in (rule.permission, Permission.FULL_CONTROL)
-        and _reaches(grant.grantee, caller, bucket)
+        and _reaches(grant.grantee, caller, bucket.block)
         for grant in acl.grants
     )
 
 
-def _reaches(grantee: Grantee, caller: Identity | None, bucket: BucketRules) -> bool:
-    """Whether a grant's grantee is, or includes, the caller."""
-    inside = caller is not None and caller.contract == bucket.contract
+def _reaches(grantee: Grantee, insider: Identity | None, block: PublicBlock) -> bool:
+    """Whether a grant's grantee is, or includes, an account of the contract, or nobody."""
     if isinstance(grantee, Owner):
-        return inside and caller is not None and caller.user_id == grantee.user_id
-    if PublicBlock.IGNORE_ACLS in bucket.block:
+        return insider is not None and insider.user_id == grantee.user_id
+    if PublicBlock.IGNORE_ACLS in block:
         return False
-    return inside or grantee is Group.ALL_USERS
+    return insider is not None or grantee is Group.ALL_USERS
 
 
 def is_public(bucket: BucketRules) -> bool:
@@ -266,16 +272,16 @@ def is_public(bucket: BucketRules) -> bool:
 
 
 def owner_of_new(
-    bucket: BucketRules, caller: Owner | None, canned: CannedAcl | None
+    bucket: BucketRules, writer: Owner | None, canned: CannedAcl | None
 ) -> Owner | None:
-    """Whose a new object is, None for the bucket owner's; so are those of anonymous writers, whom
-    nobody could ask for them."""
-    if caller is None or caller.user_id == bucket.owner.user_id or not bucket.lists_count:
+    """Whose a new object is, None for the bucket owner's. ``writer`` is None for whoever is no
+    account of the contract: there is nobody it could belong to."""
+    if writer is None or writer.user_id == bucket.owner.user_id or not bucket.lists_count:
         return None
     preferred = bucket.ownership is Ownership.BUCKET_OWNER_PREFERRED
     if preferred and canned is CannedAcl.BUCKET_OWNER_FULL_CONTROL:
         return None
-    return caller
+    return writer
 
 
 def full_control(owner: Owner) -> Acl:

@@ -94,12 +94,14 @@ async def new_object_access(
     context: Context, rules: BucketRules, caller: Caller | None, request: AclRequest
 ) -> tuple[Owner | None, Acl | None]:
     """Owner and list of an object about to be written, both as stored. Raises as ``resolve``."""
-    writer = None if caller is None else Owner(caller.user_id, caller.display_name)
+    writer = None
+    if caller is not None and rules.is_insider(caller):
+        writer = Owner(caller.user_id, caller.display_name)
     owner = owner_of_new(rules, writer, request.canned)
     if request is DEFAULT_ACL:
         return owner, None
     acl = await resolve(context, rules, request, rules.owner_of(owner))
-    if caller is None and acl is not None:
+    if writer is None and acl is not None:
         # It will be the bucket owner's object, and only the owner gives it away.
         raise S3Error("AccessDenied", "Access Denied")
     return owner, acl

@@ -77,14 +77,14 @@ class Uploads:
         acl: AclRequest = DEFAULT_ACL,
     ) -> Upload:
         """Begin an upload. Raises ``S3Error`` as ``Objects.put`` does, InvalidRequest for a
-        checksum type its algorithm cannot have, AccessDenied for anonymous callers: nobody could
-        take such an upload up again."""
+        checksum type its algorithm cannot have, AccessDenied for anonymous callers and accounts of
+        other contracts: nobody could take such an upload up again."""
         context = self._context
         check_key(key, size_bytes_max=context.limits.key_bytes)
         attributes = check_attributes(attributes, context.limits)
         chosen = None if checksum is None else _checked(*checksum)
         view = await context.bucket_for_write(caller, bucket, Action.PUT_OBJECT)
-        if caller is None:
+        if caller is None or not view.rules.is_insider(caller):
             raise S3Error("AccessDenied", "Anonymous users cannot initiate multipart uploads.")
         owner, access_list = await new_object_access(context, view.rules, caller, acl)
         now_ns = context.clock.now_ns()

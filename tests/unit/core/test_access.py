@@ -144,20 +144,23 @@ def test_with_owner_enforcement_lists_mean_nothing(action: Action) -> None:
     action=st.sampled_from(list(Action)),
     ownership=st.sampled_from([None, *Ownership]),
     block=st.integers(0, 15).map(PublicBlock),
+    owner=st.sampled_from([ALICE, BOB, CAROL]),
 )
 def test_another_contract_is_never_more_than_anybody(
     grants: list[tuple[Owner | Group, Permission]],
     action: Action,
     ownership: Ownership | None,
     block: PublicBlock,
+    owner: Owner,
 ) -> None:
     acl = Acl(tuple(Grant(*grant) for grant in grants))
     rules = BucketRules("c1", ALICE, acl, ownership, block)
-    item = Item(ALICE, acl)
+    item = Item(owner, acl)
     foreign = is_allowed(AS_CAROL, action, rules, item)
     assert foreign == is_allowed(None, action, rules, item)
     assert not foreign or is_allowed(AS_BOB, action, rules, item)
-    assert is_allowed(AS_ALICE, action, rules, item)
+    own = Item(ALICE, acl)
+    assert is_allowed(AS_ALICE, action, rules, own)
 
 
 @pytest.mark.parametrize(
