@@ -16,7 +16,7 @@ import errno
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-from appliance.core.errors import DataLost, DriveFault, MembershipChanged
+from appliance.core.errors import DataLost, DriveFault, DriveTimeout, MembershipChanged
 from appliance.core.ports import Volume
 from appliance.engine.mirror.blob import (
     BLOB_DIRECTORY,
@@ -69,6 +69,30 @@ def is_whole(volume: Volume, path: str, size_bytes: int) -> bool:
     """Whether a file of a blob's length is there. Its content is verified whenever it is read."""
     found = volume.stat(path)
     return found is not None and found.size_bytes == file_bytes(size_bytes)
+
+
+def is_verified(volume: Volume, path: str, blob: FileBlob) -> bool:
+    """Whether a file is there and every byte of it is the blob's, read past the page cache. Raises
+    ``DriveTimeout``; a file that cannot be read is not the blob."""
+    if not is_whole(volume, path, blob.size_bytes):
+        return False
+    try:
+        file = volume.open(path)
+    except DriveTimeout:
+        raise
+    except DriveFault:
+        return False
+    try:
+        return all(
+            read_range(file, blob.blob_id, blob.size_bytes, start, end, past_cache=True) is not None
+            for start, end in spans(0, blob.size_bytes, COPY_BYTES)
+        )
+    except DriveTimeout:
+        raise
+    except DriveFault:
+        return False
+    finally:
+        file.close()
 
 
 class BlobKeeper:

@@ -62,14 +62,14 @@ def _is_known(head: Epoch, history: History) -> bool:
 
 
 def trusted_sequence(history: History, theirs: History, drive: str) -> int:
-    """The last sequence the drive is known to hold: what it had when it left. 0: none."""
+    """The last sequence the drive should hold: what it had when it first left after its newest
+    vote. 0: none. It may have been put back to an older state since: see ``Resync``."""
     if not theirs:
         return 0
-    last = 0
     known = False
     for epoch in history:
         known = known or epoch.id == theirs[-1].id
         for leave in epoch.leaves:
             if known and leave.drive_id == drive:
-                last = leave.sequence
-    return last
+                return leave.sequence
+    return 0

@@ -10,14 +10,12 @@ Committer thread only, so that it never meets a recycle or an adoption.
 from __future__ import annotations
 
 from appliance.core.errors import Damaged, DriveFault
-from appliance.engine.mirror.adoption import copy_blob
-from appliance.engine.mirror.blob import blob_directory, blob_path, read_range, spans
+from appliance.engine.mirror.adoption import copy_blob, is_verified
+from appliance.engine.mirror.blob import blob_directory, blob_path
 from appliance.engine.mirror.format import BLOCK_BYTES, FileBlob, Location
 from appliance.engine.mirror.member import Member
 from appliance.engine.mirror.place import FilePlace, decode_place
 from appliance.engine.mirror.state import MirrorState
-
-STEP_BYTES = 1024 * 1024
 
 
 class Repairer:
@@ -77,13 +75,13 @@ class Repairer:
         if size is None:
             return False
         blob = FileBlob(blob_id, size)
-        if _file_is_good(member, blob):
+        path = blob_path(blob_id)
+        if is_verified(member.volume, path, blob):
             return False
         member.read_errors += 1
-        source = next((peer for peer in peers if _file_is_good(peer, blob)), None)
+        source = next((peer for peer in peers if is_verified(peer.volume, path, blob)), None)
         if source is None:
             return False
-        path = blob_path(blob_id)
         member.volume.make_directory(blob_directory(blob_id))
         copy_blob(source.volume, path, member.volume, path, blob)
         member.volume.flush_directory(blob_directory(blob_id))
@@ -107,19 +105,3 @@ def _record_is_good(member: Member, location: Location) -> bool:
     except (Damaged, DriveFault):
         return False
     return True
-
-
-def _file_is_good(member: Member, blob: FileBlob) -> bool:
-    try:
-        file = member.volume.open(blob_path(blob.blob_id))
-    except DriveFault:
-        return False
-    try:
-        return all(
-            read_range(file, blob.blob_id, blob.size_bytes, start, end, past_cache=True) is not None
-            for start, end in spans(0, blob.size_bytes, STEP_BYTES)
-        )
-    except DriveFault:
-        return False
-    finally:
-        file.close()

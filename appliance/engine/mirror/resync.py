@@ -12,23 +12,15 @@ committer's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from appliance.core.errors import Damaged, DataLost, DriveFault, Refused
-from appliance.core.ports import Volume
-from appliance.engine.mirror.adoption import copy_blob, is_whole, unlink_quietly
+from appliance.core.errors import Damaged, DriveFault, DriveTimeout, Refused
+from appliance.engine.mirror.adoption import unlink_quietly
 from appliance.engine.mirror.attach import claim_outsider, trusted_sequence
-from appliance.engine.mirror.blob import (
-    BLOB_DIRECTORY,
-    STAGING_DIRECTORY,
-    blob_bytes,
-    blob_directory,
-    blob_id_of,
-    blob_path,
-    file_bytes,
-)
+from appliance.engine.mirror.blob import blob_path, file_bytes
 from appliance.engine.mirror.format import DecodedBatch, FileBlob
 from appliance.engine.mirror.index import IndexReader
 from appliance.engine.mirror.log import Log, LogReader
@@ -42,21 +34,12 @@ from appliance.engine.mirror.segment import (
     segment_path,
 )
 from appliance.engine.mirror.state import MirrorState
+from appliance.engine.mirror.transfer import ResyncProgress, Transfer
 from appliance.engine.mirror.votes import VoteFailed
 
-COPY_BYTES: Final = 1024 * 1024
 FINISH_BYTES_MAX: Final = 8 * 1024 * 1024
 """What may be left to copy while commits wait."""
 PAGE: Final = 1000
-
-
-@dataclass(slots=True)
-class ResyncProgress:
-    """How far it is, and what could not be read on the members: it does not block the join."""
-
-    done_bytes: int = 0
-    total_bytes: int = 0
-    unreadable: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +67,7 @@ class Resync:
         """Blobs of all batches up to here are copied; ``Tail()``: none were yet."""
         self._verified = Tail()
         self.progress: Final = ResyncProgress()
+        self._transfer = Transfer(source, target, self.progress)
 
     @classmethod
     def begin(cls, state: MirrorState, drive: str) -> Resync:
@@ -116,10 +100,10 @@ class Resync:
         goal = self._goal
         if self._followed == Tail():
             self._count(goal)
-            self._compare_blobs()
+            self._transfer.compare_blobs()
         else:
             for blob in self._blobs_since(self._followed):
-                self._copy_blob(blob)
+                self._transfer.copy_blob(blob)
         self._followed = goal.tail
         self._remove_foreign_segments(goal)
         for segment in goal.segments:
@@ -139,73 +123,44 @@ class Resync:
         )
         self.progress.total_bytes = blobs + log
 
-    def _compare_blobs(self) -> None:
-        """Copy what the target lacks, remove what the source has not. Blobs are never rewritten, so
-        a file of the right name and length is the right file; its content is verified when it is
-        read, and by the scrub."""
-        source, target = self._source.volume, self._target.volume
-        for directory in (BLOB_DIRECTORY, STAGING_DIRECTORY):
-            target.make_directory(directory)
-        target.flush_directory("")
-        wanted = set()
-        for path, blob_id in _blob_files(source):
-            found = source.stat(path)
-            if blob_id and found is not None:
-                wanted.add(path)
-                self._copy_blob(FileBlob(blob_id, blob_bytes(found.size_bytes)))
-        for path, _ in _blob_files(target):
-            if path not in wanted:
-                unlink_quietly(target, path)
-
-    def _copy_blob(self, blob: FileBlob) -> None:
-        path, target = blob_path(blob.blob_id), self._target.volume
-        self.progress.done_bytes += file_bytes(blob.size_bytes)
-        if target.stat(path) is not None and is_whole(target, path, blob.size_bytes):
-            return
-        directory = blob_directory(blob.blob_id)
-        if target.stat(directory) is None:
-            target.make_directory(directory)
-            target.flush_directory(BLOB_DIRECTORY)
-        try:
-            copy_blob(self._source.volume, path, target, path, blob)
-            target.flush_directory(directory)
-        except DataLost:
-            self.progress.unreadable += 1
-        except DriveFault as fault:
-            if fault.drive != self._source.volume.name or fault.errno != 2:
-                raise
-            # Released and unlinked meanwhile.
-
     def _blobs_since(self, tail: Tail) -> Iterator[FileBlob]:
         for batch in self._walk(self._source.log, self._goal, tail):
             if batch is not None:
                 yield from file_blobs(batch)
 
-    def _walk(self, log: Log, goal: _Goal, after: Tail) -> Iterator[DecodedBatch | None]:
+    def _walk(
+        self, log: Log, goal: _Goal, after: Tail, heal: Callable[[int], None] | None = None
+    ) -> Iterator[DecodedBatch | None]:
         """The batches of a log behind ``after`` up to the goal; None for a segment's rest that does
-        not verify."""
+        not verify, even after ``heal`` was given its chance."""
         used = sorted(
             (s for s in goal.segments if s.first_sequence and s.last_sequence > after.sequence),
             key=lambda state: state.first_sequence,
         )
         for segment in used:
-            offset = after.offset if segment.segment == after.segment else FIRST_OFFSET
-            sequence = after.sequence
+            # A segment may have been recycled and entered again since: only its own generation's
+            # offset means anything.
+            is_same = (segment.segment, segment.generation) == (after.segment, after.generation)
+            offset = after.offset if is_same else FIRST_OFFSET
+            sequence, may_heal = after.sequence, heal is not None
             while sequence < segment.last_sequence:
-                try:
-                    batch = log.read_batch(segment.segment, segment.generation, offset)
-                except Damaged:
-                    yield None
-                    break
+                batch = _read_batch(log, segment, offset)
+                if batch is None and may_heal and heal is not None:
+                    heal(segment.segment)
+                    may_heal = False
+                    continue
                 yield batch
+                if batch is None:
+                    break
                 sequence = batch.header.place.sequence
                 offset += batch.header.padded_bytes
 
     def _verify(self, goal: _Goal) -> None:
-        """Every batch on the target verifies, and the last is the members' last. What the source
-        has lost does not block the join: it is counted."""
+        """Every batch on the target verifies, and the last is the members' last. A segment that was
+        trusted and does not verify is compared with the source's after all. What the source has
+        lost does not block the join: it is counted."""
         last = self._verified
-        for batch in self._walk(self._target.log, goal, self._verified):
+        for batch in self._walk(self._target.log, goal, self._verified, self._heal):
             if batch is None:
                 self.progress.unreadable += 1
             else:
@@ -215,6 +170,9 @@ class Resync:
                 f"cannot let drive {self._target.drive_id} join: its copy of the log differs"
             )
         self._verified = last
+
+    def _heal(self, segment: int) -> None:
+        self._transfer.copy_differences(segment, 0, self._state.segment_size_bytes)
 
     def _remove_foreign_segments(self, goal: _Goal) -> None:
         wanted = {segment.segment for segment in goal.segments}
@@ -239,23 +197,18 @@ class Resync:
             end = 0
         if end >= wanted_end:
             return
+        # The first time all of it, also what is not written yet: no void batch may lie there.
+        stop = wanted_end if end else size
         if self._target.volume.stat(segment_path(segment.segment)) is None:
             copy_segment(self._source, self._target, segment.segment)
         elif not (self._is_trusted(segment) and self._has_header(segment)):
-            self._copy_differences(segment.segment, end, wanted_end)
+            self._transfer.copy_differences(segment.segment, end, stop)
         self.progress.done_bytes += wanted_end - end
         self._done[segment.segment] = (segment.generation, wanted_end)
 
     def _has_header(self, segment: SegmentState) -> bool:
         own = self._target.log.read_raw(segment.segment, 0, FIRST_OFFSET)
         return own == self._source.log.read_raw(segment.segment, 0, FIRST_OFFSET)
-
-    def _copy_differences(self, segment: int, start: int, end: int) -> None:
-        for offset in range(start, end, COPY_BYTES):
-            length = min(COPY_BYTES, end - offset)
-            data = self._source.log.read_raw(segment, offset, length)
-            if self._target.log.read_raw(segment, offset, length) != data:
-                self._target.log.write_raw(segment, offset, data)
 
     # -- the short part, while commits wait --------------------------------------------------------
 
@@ -305,8 +258,15 @@ def _all_blobs(index: IndexReader) -> Iterator[tuple[bytes, int]]:
         after = page[-1][0]
 
 
-def _blob_files(volume: Volume) -> Iterator[tuple[str, bytes]]:
-    """(path, blob id) of every file below ``blob/``; an id of b"" for what is none."""
-    for directory in volume.names(BLOB_DIRECTORY):
-        for name in volume.names(f"{BLOB_DIRECTORY}/{directory}"):
-            yield f"{BLOB_DIRECTORY}/{directory}/{name}", blob_id_of(name)
+def _read_batch(log: Log, segment: SegmentState, offset: int) -> DecodedBatch | None:
+    """The batch at a place, None if it does not verify or cannot be read there."""
+    try:
+        return log.read_batch(segment.segment, segment.generation, offset)
+    except Damaged:
+        return None
+    except DriveTimeout:
+        raise
+    except DriveFault as fault:
+        if fault.errno != errno.EIO:
+            raise
+        return None

@@ -24,9 +24,10 @@ from appliance.engine.mirror.format import BlobKind, Location
 from appliance.engine.mirror.messages import CommitOrder, MembersView, MemberView, Staged
 from appliance.engine.mirror.opening import Opened, open_mirror
 from appliance.engine.mirror.repair import Repairer
-from appliance.engine.mirror.resync import Resync, ResyncProgress
+from appliance.engine.mirror.resync import Resync
 from appliance.engine.mirror.room import RoomKeeper, Spawn, at_once
 from appliance.engine.mirror.state import Callbacks, MirrorState, StoreSettings
+from appliance.engine.mirror.transfer import ResyncProgress
 from appliance.engine.mirror.upkeep import Sweep, Upkeep
 
 

@@ -1,0 +1,191 @@
+"""What a returning drive must be cured of before it counts: rot, old content, void batches, gaps.
+
+Each case puts the trouble on the drive while it is away; after its return both copies are equal.
+"""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from appliance.core.errors import DriveFault
+from appliance.engine.mirror.blob import blob_path
+from appliance.engine.mirror.digest import digest
+from appliance.engine.mirror.format import BatchPlace, Kind, LogRecord, encode_batch
+from appliance.engine.mirror.messages import Order
+from appliance.engine.mirror.place import FilePlace, InlinePlace, decode_place
+from appliance.engine.mirror.segment import FIRST_OFFSET, segment_path
+from appliance.engine.mirror.store import Store
+from tests.crash.acts import blob_of, bring_back, commit, put
+from tests.crash.history import PARTITION
+from tests.crash.machine import MIRROR_ID, Machine
+from tests.crash.simulated import Operation
+
+
+def _put_staged(machine: Machine, key: bytes, number: int, data: bytes) -> None:
+    store = machine.store
+    assert store is not None
+    staged = machine.stage(data)
+    commit(store, put(key, number)._replace(orders=[Order(key, b"0:", b"", staged)]))
+
+
+def _fill(store: Store, first: int, count: int, key: bytes = b"filler") -> None:
+    for number in range(first, first + count):
+        commit(store, put(key, number, b"z" * 20_000))
+
+
+def _assert_equal_copies(machine: Machine) -> None:
+    store = machine.store
+    assert store is not None
+    assert len(store.members) == 2
+    found = {drive: digest(member) for drive, member in store._state.members.items()}
+    assert found["drive-a"] == found["drive-b"]
+
+
+def test_a_segment_entered_again_during_the_transfer_is_followed(machine: Machine) -> None:
+    store = machine.open()
+    _fill(store, 1, 6)
+    store.lose("drive-b", "pulled")
+    machine.disks["drive-b"].insert(machine.rng)
+    store.add_outsider(machine.disks["drive-b"].mount())
+    resync = store.begin_resync("drive-b")
+    resync.copy()
+    before = store._state.planner.tail
+    number = 100
+    while True:
+        tail = store._state.planner.tail
+        if tail.segment == before.segment and tail.generation > before.generation:
+            break
+        _fill(store, number, 1)
+        number += 1
+        store.checkpoint()
+        store.step()
+    assert store._state.planner.tail.offset < before.offset
+    data = machine.rng.randbytes(90_000)
+    _put_staged(machine, b"large", 5000, data)
+    _fill(store, 6000, 5)
+    while not store.finish_resync(resync):
+        resync.copy()
+    with machine.reader("drive-b") as reader:
+        assert reader.read_blob(blob_of(machine, b"large"), 0, len(data)) == data
+    _assert_equal_copies(machine)
+
+
+def test_rot_in_a_sealed_segment_is_cured_before_the_drive_counts(machine: Machine) -> None:
+    store = machine.open()
+    commit(store, put(b"victim", 1))
+    place = decode_place(blob_of(machine, b"victim").place)
+    assert isinstance(place, InlinePlace)
+    _fill(store, 2, 20)
+    assert store._state.planner.tail.segment != place.location.segment
+    machine.disks["drive-b"].pull()
+    _fill(store, 50, 1)
+    machine.disks["drive-b"].flip(segment_path(place.location.segment), place.location.offset + 90)
+    bring_back(machine, "drive-b")
+    with machine.reader("drive-b") as reader:
+        assert reader.read_blob(blob_of(machine, b"victim"), 0, 3000) == b"x" * 3000
+    _assert_equal_copies(machine)
+
+
+def test_a_drive_put_back_to_an_older_state_is_made_whole(machine: Machine) -> None:
+    """Its history is known and its segments have the right headers, but most of them are empty."""
+    store = machine.open()
+    _fill(store, 1, 4)
+    image = machine.disks["drive-b"].image()
+    for number in range(10, 40):
+        commit(store, put(b"key %d" % number, number, b"z" * 20_000))
+    store.lose("drive-b", "pulled")
+    commit(store, put(b"alone", 99))
+    machine.disks["drive-b"].restore_image(image)
+    bring_back(machine, "drive-b")
+    with machine.reader("drive-b") as reader:
+        for number in range(10, 40):
+            blob = blob_of(machine, b"key %d" % number)
+            assert reader.read_blob(blob, 0, 20_000) == b"z" * 20_000
+        assert machine.suspects == []
+    _assert_equal_copies(machine)
+
+
+def test_a_rotten_blob_of_the_right_length_is_copied_again(machine: Machine) -> None:
+    store = machine.open()
+    data = machine.rng.randbytes(150_000)
+    _put_staged(machine, b"large", 1, data)
+    place = decode_place(blob_of(machine, b"large").place)
+    assert isinstance(place, FilePlace)
+    store.lose("drive-b", "pulled")
+    machine.disks["drive-b"].flip(blob_path(place.blob_id), 100_000)
+    bring_back(machine, "drive-b")
+    with machine.reader("drive-b") as reader:
+        assert reader.read_blob(blob_of(machine, b"large"), 0, len(data)) == data
+        assert machine.suspects == []
+    _assert_equal_copies(machine)
+
+
+def test_a_void_batch_in_a_free_segment_does_not_survive_the_return(machine: Machine) -> None:
+    """Its owner began a segment with a batch nobody else has; the others went on elsewhere."""
+    store = machine.open()
+    _fill(store, 1, 2)
+    store.lose("drive-b", "pulled")
+    _fill(store, 10, 1)
+    tail = store._state.planner.tail
+    free = store._state.planner.table.free()[0]
+    for offset, sequence in ((0, tail.sequence), (40_960, tail.sequence + 50)):
+        place = BatchPlace(
+            mirror_id=bytes.fromhex(MIRROR_ID),
+            epoch=1,
+            incarnation=9,
+            sequence=sequence,
+            time_ns=1,
+            segment=free.segment,
+            generation=free.generation,
+            offset=FIRST_OFFSET + offset,
+            previous_crc=7,
+        )
+        void = encode_batch(place, [LogRecord(Kind.PUT, PARTITION.encode(), b"void", b"0:", 1)])
+        path = segment_path(free.segment)
+        machine.disks["drive-b"].overwrite(path, FIRST_OFFSET + offset, void.data)
+    bring_back(machine, "drive-b")
+    _assert_equal_copies(machine)
+    machine.drop_store()
+    store = machine.open()
+    assert store.recovery.repaired == {}
+    assert store.losses == []
+    with machine.reader() as reader:
+        assert reader.read(PARTITION, [b"void"]) == [None]
+
+
+@pytest.mark.parametrize("kind", ["blob", "log"])
+def test_a_spot_the_source_cannot_read_does_not_block_the_return(
+    machine: Machine, kind: str
+) -> None:
+    """And what the returning drive has there already is kept."""
+    store = machine.open()
+    data = machine.rng.randbytes(150_000)
+    _put_staged(machine, b"large", 1, data)
+    commit(store, put(b"small", 2))
+    large = decode_place(blob_of(machine, b"large").place)
+    small = decode_place(blob_of(machine, b"small").place)
+    assert isinstance(large, FilePlace)
+    assert isinstance(small, InlinePlace)
+    _fill(store, 3, 20)
+    bad, at = blob_path(large.blob_id), 100_000
+    if kind == "log":
+        bad, at = segment_path(small.location.segment), small.location.offset
+    store.lose("drive-b", "pulled")
+    if kind == "blob":
+        machine.disks["drive-b"].flip(bad, 10)  # so that it is wanted from the source
+    else:
+        machine.disks["drive-b"].flip(bad, 10)  # its header: the segment must be compared
+
+    def hook(operation: Operation) -> None:
+        covers = operation.offset <= at < operation.offset + operation.length
+        if operation.kind == "read" and operation.path == bad and covers:
+            raise DriveFault("drive-a", "read", errno.EIO)
+
+    machine.disks["drive-a"].hook = hook
+    bring_back(machine, "drive-b")
+    assert len(store.members) == 2
+    if kind == "log":
+        with machine.reader("drive-b") as reader:
+            assert reader.read_blob(blob_of(machine, b"small"), 0, 3000) == b"x" * 3000
