@@ -16,7 +16,13 @@ import errno
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-from appliance.core.errors import DataLost, DriveFault, DriveTimeout, MembershipChanged
+from appliance.core.errors import (
+    DataLost,
+    DriveFault,
+    DriveTimeout,
+    InvalidInput,
+    MembershipChanged,
+)
 from appliance.core.ports import Volume
 from appliance.engine.mirror.blob import (
     BLOB_DIRECTORY,
@@ -32,6 +38,7 @@ from appliance.engine.mirror.blob import (
     staged_path,
 )
 from appliance.engine.mirror.format import FileBlob
+from appliance.engine.mirror.index_reader import Reads
 from appliance.engine.mirror.member import Answers, Calls, Member
 from appliance.engine.mirror.messages import Staged
 
@@ -100,8 +107,19 @@ class BlobKeeper:
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
-        self._touched: set[str] = set()
+        self._taken: set[bytes] = set()
         self._made: dict[Volume, set[str]] = {}
+
+    def check_unowned(self, index: Reads, blobs: Sequence[Staged]) -> None:
+        """Raises ``InvalidInput`` if one of the blobs has an owner, or had one: it would go with
+        that one. A retry over a crash passes, for its first attempt left no record."""
+        ids = {blob.blob_id for blob in blobs}
+        for blob_id in ids:
+            known = blob_id in self._taken or index.is_released(blob_id)
+            if known or index.owner(blob_id) is not None:
+                raise InvalidInput("cannot adopt: the blob belongs to another record already")
+        if len(ids) != len(blobs):
+            raise InvalidInput("cannot adopt: two records name the same blob")
 
     def lacking(self, members: Mapping[str, Member], staged: Staged) -> list[str]:
         """The in-sync drives that do not hold the blob as staged. Raises ``MembershipChanged`` when
@@ -148,7 +166,7 @@ class BlobKeeper:
     def adopt(self, members: Mapping[str, Member], blobs: Sequence[Staged]) -> Answers:
         """Give the staged files their final names on every member. Not durable before
         ``flush_names``. A drive's value is whether it had them all."""
-        self._touched.update(blob_directory(staged.blob_id) for staged in blobs)
+        self._taken.update(staged.blob_id for staged in blobs)
         return self._calls.each(
             {drive: self._adopting(member.volume, blobs) for drive, member in members.items()}
         )
@@ -186,13 +204,15 @@ class BlobKeeper:
 
     def take_touched(self) -> list[str]:
         """The directories whose names must be flushed with the next batch."""
-        touched = sorted(self._touched)
-        self._touched.clear()
+        touched = sorted({blob_directory(blob_id) for blob_id in self._taken})
+        self._taken.clear()  # the batch that names them is in the index before the next is judged
         return touched
 
     def drop(self, members: Mapping[str, Member], blob_ids: Iterable[bytes]) -> Answers:
         """Unlink blob files; those that are gone already are fine."""
-        paths = [blob_path(blob_id) for blob_id in blob_ids]
+        dropped = list(blob_ids)
+        self._taken.difference_update(dropped)
+        paths = [blob_path(blob_id) for blob_id in dropped]
 
         def dropping(volume: Volume) -> Callable[[], object]:
             def call() -> None:
@@ -222,11 +242,12 @@ class BlobKeeper:
                 member.volume.flush_directory(blob_directory(blob.blob_id))
 
     def _rescue(self, volume: Volume, blob: FileBlob) -> bool:
-        """A crash before the rename was durable leaves the file in staging."""
+        """A crash before the rename was durable leaves the file in staging. Its length alone proves
+        nothing: it may be one that was never flushed here, beside a good copy that is gone."""
         self._make_directory(volume, blob_directory(blob.blob_id))
         for directory in staging_directories(volume):
             path = staged_path(directory, blob.blob_id)
-            if is_whole(volume, path, blob.size_bytes):
+            if is_verified(volume, path, blob):
                 volume.rename(path, blob_path(blob.blob_id))
                 return True
         return False

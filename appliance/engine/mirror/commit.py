@@ -146,10 +146,14 @@ class Committer:
         return size
 
     def _adopt(self, judged: Judged) -> None:
-        """Raises ``MembershipChanged``, or ``Stopped``."""
+        """Raises ``MembershipChanged``, ``InvalidInput``, ``NoSpace``, or ``Stopped``."""
+        self._blobs.check_unowned(self._state.index, judged.staged)
         staged = [self._complete(blob) for blob in judged.staged]
         answers = self._blobs.adopt(self._state.members, staged)
-        self._state.lose(answers.faults)
+        self._state.lose(answers.failed)
+        if answers.full:
+            self._blobs.drop(self._state.members, [blob.blob_id for blob in staged])
+            raise NoSpace("cannot store: a drive of the mirror has no room for the blob's name")
         if not all(answers.values[drive] for drive in self._state.members):
             self._blobs.drop(self._state.members, [blob.blob_id for blob in staged])
             raise MembershipChanged("cannot adopt: a staged file is gone; write the blob again")

@@ -20,6 +20,7 @@ from appliance.engine.mirror.log import Log, LogReader
 from appliance.engine.mirror.superblock import SuperblockFile
 
 HOLD_POLL_S: Final = 0.05
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(eq=False, slots=True)
@@ -53,7 +54,12 @@ class Answers:
     @property
     def full(self) -> bool:
         """Whether some drive had no room."""
-        return any(fault.errno in {errno.ENOSPC, errno.EDQUOT} for fault in self.faults.values())
+        return any(fault.errno in FULL for fault in self.faults.values())
+
+    @property
+    def failed(self) -> dict[str, DriveFault]:
+        """The faults but for those of drives that only have no room: they are whole."""
+        return {name: fault for name, fault in self.faults.items() if fault.errno not in FULL}
 
 
 class Calls:
