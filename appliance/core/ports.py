@@ -159,6 +159,11 @@ class Lanes(Protocol):
         yields ``DriveTimeout`` (and its lane stays busy); only ``DriveFault`` is caught."""
         ...
 
+    def drop(self, drive: str) -> None:
+        """Leave a lane to the call that hangs in it; the drive's next call gets a fresh one. Only
+        for a drive that failed and came back on a fresh mount."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Credential:

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Final
 
 from appliance.core.errors import DriveFault
-from appliance.core.ports import Volume
+from appliance.core.ports import Lanes, Volume
 from appliance.engine.mirror.assembled import Assembly, Orders, Ports
 from appliance.engine.mirror.blob import encode_chunks, file_bytes, staged_path
 from appliance.engine.mirror.create import NewDrive, NewMirrorPlan, create_mirror
 from appliance.engine.mirror.index import IndexReader
 from appliance.engine.mirror.messages import Staged
 from appliance.engine.mirror.reader import DriveReader, MirrorReader
+from appliance.engine.mirror.room import Spawn, at_once
 from appliance.engine.mirror.state import Callbacks, StoreSettings
 from appliance.engine.mirror.store import Store
 from appliance.system.files import DirectoryVolume
@@ -88,7 +89,15 @@ class Machine:
 
     # -- the store -----------------------------------------------------------------------------
 
-    def open(self, *present: str, orders: Orders | None = None, witness: bool = True) -> Store:
+    def open(
+        self,
+        *present: str,
+        orders: Orders | None = None,
+        witness: bool = True,
+        lanes: Lanes | None = None,
+        spawn: Spawn = at_once,
+        settings: StoreSettings = SETTINGS,
+    ) -> Store:
         """Open the store on fresh mounts of the present drives (default: all)."""
         assembly = Assembly(
             MIRROR_ID,
@@ -99,9 +108,10 @@ class Machine:
         )
         self.store = Store.open(
             assembly,
-            Ports(self.clock, self.entropy, SerialLanes(self.rng)),
-            SETTINGS,
+            Ports(self.clock, self.entropy, lanes or SerialLanes(self.rng)),
+            settings,
             callbacks=Callbacks(alert=self.alerts.append),
+            spawn=spawn,
             orders=orders or Orders(waited=True),
             sweep=collect,
         )

@@ -101,6 +101,8 @@ class SimulatedDisk:
         self.capacity_bytes = capacity_bytes
         self.operations = 0
         self.hook: Callable[[Operation], None] | None = None
+        self.look_hook: Callable[[str, str], None] | None = None
+        """Called with kind and path before what only looks and is no numbered operation."""
         self.lies_about_flushes = False
         self.lost_writes: set[int] = set()
         self.misdirected_writes: dict[int, int] = {}

@@ -28,6 +28,9 @@ class SerialLanes:
                 outcomes[drive] = Outcome(fault=fault)
         return outcomes
 
+    def drop(self, drive: str) -> None:
+        """Nothing ever hangs here."""
+
 
 class SimulatedClock:
     """Time that passes only when somebody sleeps, or a little at each look."""

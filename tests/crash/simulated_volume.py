@@ -156,6 +156,11 @@ class SimulatedVolume:
         if self._mount != self.disk.mounts:
             raise DriveFault(self.name, f"using {path}", errno.EIO, "the mount is gone")
 
+    def _look(self, kind: str, path: str) -> None:
+        self.check(path)
+        if self.disk.look_hook is not None:
+            self.disk.look_hook(kind, path)
+
     def _begin(self, kind: str, path: str) -> bool:
         self.check(path)
         return self.disk.begin(kind, path)
@@ -168,7 +173,7 @@ class SimulatedVolume:
     ) -> SimulatedFile:
         tree = self.disk.tree
         if not create:
-            self.check(path)
+            self._look("open", path)
             if not self.disk.is_present:
                 raise self._fault(errno.EIO, path)
             if path not in tree:
@@ -223,7 +228,7 @@ class SimulatedVolume:
             raise PowerCut
 
     def names(self, path: str) -> list[str]:
-        self.check(path)
+        self._look("names", path)
         if not self.disk.is_present:
             raise self._fault(errno.EIO, path)
         self._need_directory(path)
@@ -232,7 +237,7 @@ class SimulatedVolume:
         )
 
     def stat(self, path: str) -> FileStat | None:
-        self.check(path)
+        self._look("stat", path)
         if not self.disk.is_present:
             raise self._fault(errno.EIO, path)
         if path not in self.disk.tree:
@@ -248,7 +253,7 @@ class SimulatedVolume:
         self.disk.flush_names(path)
 
     def space(self) -> Space:
-        self.check("")
+        self._look("space", "")
         if not self.disk.is_present:
             raise self._fault(errno.EIO, "")
         return Space(self.disk.capacity_bytes, self.disk.capacity_bytes - self.disk.used_bytes())

@@ -38,10 +38,10 @@ class Member:
 
     def close(self) -> None:
         """Give back what is open on the drive. Never raises."""
+        self.volume.close()  # first: a call that hangs here must not find its way to other files
         self.log.close()
         self.reader.close()
         self.superblock.close()
-        self.volume.close()
 
 
 @dataclass(slots=True)
@@ -86,11 +86,19 @@ class Calls:
             answers.faults.update(late)
         return answers
 
-    def within(self, name: str, call: Callable[[], object], deadline_s: float) -> DriveFault | None:
-        """One call that may simply fail by its deadline: the witness."""
+    def within(
+        self, name: str, call: Callable[[], object], deadline_s: float | None = None
+    ) -> DriveFault | None:
+        """One call that may simply fail by its deadline: the witness, or a drive others can do
+        without."""
         answers = Answers()
+        deadline_s = self._deadline_s if deadline_s is None else deadline_s
         late = self._run({name: call}, answers, deadline_s)
         return late.get(name) or answers.faults.get(name)
+
+    def renew(self, name: str) -> None:
+        """A drive came back on a fresh mount: what may still hang on the old one is left behind."""
+        self._lanes.drop(name)
 
     def _run(
         self,

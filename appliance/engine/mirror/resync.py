@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from appliance.core.errors import Damaged, DriveFault, DriveTimeout, Refused
+from appliance.core.ports import Volume
 from appliance.engine.mirror.adoption import unlink_quietly
 from appliance.engine.mirror.attach import claim_outsider, trusted_sequence
 from appliance.engine.mirror.blob import blob_path, file_bytes
@@ -75,16 +76,14 @@ class Resync:
         volume = state.outsiders.get(drive)
         if volume is None:
             raise Refused(f"cannot bring drive {drive} in: it is not present")
-        superblock = claim_outsider(state, volume)
-        trusted = trusted_sequence(state.votes.history, superblock.value.history, drive)
-        size = state.segment_size_bytes
-        target = Member(
-            superblock.value.drive_id,
-            volume,
-            superblock,
-            Log(volume, state.mirror_bytes, size),
-            LogReader(volume, state.mirror_bytes),
-        )
+        found: list[Member] = []
+        # On its lane: a drive that hangs again must not hold up the others.
+        fault = state.calls.within(drive, lambda: found.append(_open_target(state, volume)))
+        if fault is not None:
+            raise fault
+        (target,) = found
+        history = target.superblock.value.history
+        trusted = trusted_sequence(state.votes.history, history, drive)
         source = next(iter(state.members.values()))
         state.dropped_blobs = []
         return cls(state, source, target, trusted)
@@ -221,7 +220,9 @@ class Resync:
         self._goal = goal = self._take_goal()
         if self._left_bytes(goal) > FINISH_BYTES_MAX:
             return False
-        self.copy()
+        fault = state.calls.within(self._target.drive_id, self.copy)
+        if fault is not None:
+            raise fault
         for blob_id in state.dropped_blobs or ():
             unlink_quietly(self._target.volume, blob_path(blob_id))
         members = {**state.members, self._target.drive_id: self._target}
@@ -249,6 +250,17 @@ class Resync:
         self._target.log.close()
         self._target.reader.close()
         self._target.superblock.close()
+
+
+def _open_target(state: MirrorState, volume: Volume) -> Member:
+    superblock = claim_outsider(state, volume)
+    return Member(
+        superblock.value.drive_id,
+        volume,
+        superblock,
+        Log(volume, state.mirror_bytes, state.segment_size_bytes),
+        LogReader(volume, state.mirror_bytes),
+    )
 
 
 def _all_blobs(index: IndexReader) -> Iterator[tuple[bytes, int]]:

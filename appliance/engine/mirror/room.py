@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from appliance.core.errors import DriveFault
+from appliance.core.errors import DriveFault, DriveTimeout
 from appliance.core.ports import Space
 from appliance.engine.mirror.format import BATCH_HEADER_BYTES
-from appliance.engine.mirror.member import Member
+from appliance.engine.mirror.member import HOLD_POLL_S, Answers, Member
 from appliance.engine.mirror.segment import SegmentState
 from appliance.engine.mirror.state import MirrorState
 
@@ -35,22 +35,34 @@ def at_once(call: Callable[[], None]) -> None:
 
 
 @dataclass(slots=True)
-class _Preparation:
-    """A segment being made on the members there were when it began."""
+class _Part:
+    """A segment being made on one member."""
 
     wanted: SegmentState
-    members: Mapping[str, Member]
+    member: Member
     done: threading.Event = field(default_factory=threading.Event)
-    faults: dict[str, DriveFault] = field(default_factory=dict)
+    fault: DriveFault | None = None
 
     def run(self) -> None:
         """On whatever thread it was spawned on."""
-        for drive, member in self.members.items():
-            try:
-                member.log.prepare(self.wanted)
-            except DriveFault as fault:
-                self.faults[drive] = fault
+        try:
+            self.member.log.prepare(self.wanted)
+        except DriveFault as fault:
+            self.fault = fault
         self.done.set()
+
+
+@dataclass(slots=True)
+class _Preparation:
+    """A segment being made on the members there were when it began, each by itself: one that hangs
+    holds up none of the others."""
+
+    wanted: SegmentState
+    parts: Mapping[str, _Part]
+
+    def late(self, drives: Iterable[str]) -> list[str]:
+        """Those of ``drives`` that are not through yet."""
+        return [d for d in drives if d in self.parts and not self.parts[d].done.is_set()]
 
 
 class RoomKeeper:
@@ -63,6 +75,8 @@ class RoomKeeper:
         self._preparation: _Preparation | None = None
         self._checked_s = float("-inf")
         self.has_space = True
+        self.space = Space(total_bytes=0, free_bytes=0)
+        """As last looked at. Any thread may read it."""
 
     def admits_puts(self, segment_size_bytes: int) -> bool:
         """Whether commits that add something are admitted now."""
@@ -70,8 +84,7 @@ class RoomKeeper:
         self._harvest(wait=False)
         now_s = state.clock.monotonic_s()
         if now_s - self._checked_s >= SPACE_CHECK_EVERY_S:
-            self._checked_s = now_s
-            self.has_space = self.free_bytes() >= state.reserve_bytes
+            self.look()
         if not self.has_space:
             return False
         tail, table = state.planner.tail, state.planner.table
@@ -84,19 +97,18 @@ class RoomKeeper:
                 return False
         return True
 
-    def free_bytes(self) -> int:
-        """The least of the members' free room."""
-        return min(space.free_bytes for space in self._spaces())
-
-    def total_bytes(self) -> int:
-        """The least of the members' sizes."""
-        return min(space.total_bytes for space in self._spaces())
-
-    def _spaces(self) -> list[Space]:
+    def look(self) -> None:
+        """Ask the members for their room now. ``space`` is the least of each."""
         state = self._state
+        self._checked_s = state.clock.monotonic_s()
         answers = state.calls.each({d: m.volume.space for d, m in state.members.items()})
         state.lose(answers.faults)
-        return [space for space in answers.values.values() if isinstance(space, Space)]
+        spaces = [space for space in answers.values.values() if isinstance(space, Space)]
+        self.space = Space(
+            total_bytes=min(space.total_bytes for space in spaces),
+            free_bytes=min(space.free_bytes for space in spaces),
+        )
+        self.has_space = self.space.free_bytes >= state.reserve_bytes
 
     def prepare(self) -> bool:
         """One more free segment on every member before this returns; False when one is full."""
@@ -119,35 +131,58 @@ class RoomKeeper:
     def _begin(self) -> None:
         state = self._state
         wanted = state.planner.table.next_to_prepare()
-        self._preparation = _Preparation(wanted, dict(state.members))
-        self._spawn(self._preparation.run)
+        parts = {drive: _Part(wanted, member) for drive, member in state.members.items()}
+        self._preparation = _Preparation(wanted, parts)
+        for part in parts.values():
+            self._spawn(part.run)
 
     def _harvest(self, *, wait: bool) -> bool:
         """Take in a finished preparation. A member that hangs in one is found by its next batch:
         only when a segment is needed now does the committer wait for it."""
-        preparation = self._preparation
+        preparation, state = self._preparation, self._state
         if preparation is None:
             return False
-        if not wait and not preparation.done.is_set():
-            return False
-        if not preparation.done.wait(self._state.settings.deadline_s):
-            raise self._state.stop("a drive hangs while a log segment is made on it")
+        if preparation.late(state.members):
+            if not wait:
+                return False
+            self._wait_for(preparation)
         self._preparation = None
-        faults = preparation.faults
-        if any(fault.errno in {errno.ENOSPC, errno.EDQUOT} for fault in faults.values()):
-            self._take_back(preparation)
+        faults = {
+            drive: part.fault
+            for drive, part in preparation.parts.items()
+            if part.fault is not None and drive in state.members
+        }
+        answers = Answers(faults=faults)
+        state.lose(answers.failed)
+        if answers.full:
+            self._take_back(preparation, faults)
             return False
-        self._state.lose(faults)
-        self._state.planner.table.prepared(preparation.wanted)
+        state.planner.table.prepared(preparation.wanted)
         return True
 
-    def _take_back(self, preparation: _Preparation) -> None:
+    def _wait_for(self, preparation: _Preparation) -> None:
+        """Until each member is through. One that is over its deadline is failed if another is
+        through; while none is, hold."""
+        state = self._state
+        for drive in preparation.late(state.members):
+            preparation.parts[drive].done.wait(state.settings.deadline_s)
+        late = preparation.late(state.members)
+        if len(late) == len(state.members):
+            state.callbacks.alert("no drive answers: writing is held until one does")
+            while len(late) == len(state.members):
+                preparation.parts[late[0]].done.wait(HOLD_POLL_S)
+                late = preparation.late(state.members)
+            state.callbacks.alert("drives answer again")
+        what = "making a log segment"
+        state.lose({drive: DriveTimeout(drive, what, errno.ETIMEDOUT) for drive in late})
+
+    def _take_back(self, preparation: _Preparation, faults: Mapping[str, DriveFault]) -> None:
         """Leave no member with a segment another has no room for."""
         state = self._state
 
         def removing(member: Member) -> Callable[[], object]:
             return lambda: member.log.remove(preparation.wanted.segment)
 
-        made = [drive for drive in state.members if drive not in preparation.faults]
+        made = [drive for drive in state.members if drive not in faults]
         answers = state.calls.each({drive: removing(state.members[drive]) for drive in made})
         state.lose(answers.faults)

@@ -161,7 +161,7 @@ class StoreService:
             drives = self._assembly.drives if self._assembly is not None else {}
             members = [MemberHealth(drive, False, True, "not open") for drive in sorted(drives)]
             return Health(MirrorState.OFFLINE, self._thread.reason, members)
-        return await asyncio.to_thread(store.health)
+        return store.health()
 
     def counters(self) -> dict[str, int]:
         """For metrics."""

@@ -9,8 +9,10 @@ Blocking. One thread, but for what says otherwise.
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from appliance.core.errors import DataLost, DriveFault, EngineError
@@ -20,7 +22,8 @@ from appliance.engine.interface import MirrorState as Condition
 from appliance.engine.mirror.adoption import BlobKeeper
 from appliance.engine.mirror.assembled import Assembly, Orders, Ports
 from appliance.engine.mirror.commit import CommitOutcome, Committer
-from appliance.engine.mirror.format import BlobKind, Location
+from appliance.engine.mirror.format import BlobKind, Location, LogRecord
+from appliance.engine.mirror.member import Member
 from appliance.engine.mirror.messages import CommitOrder, MembersView, MemberView, Staged
 from appliance.engine.mirror.opening import Opened, open_mirror
 from appliance.engine.mirror.repair import Repairer
@@ -34,6 +37,10 @@ from appliance.engine.mirror.upkeep import Sweep, Upkeep
 def never_sweep(_volumes: Sequence[Volume], _directory: str) -> int:
     """The ``Sweep`` for when no lock can be asked."""
     return 0
+
+
+def _read_into(found: list[LogRecord], member: Member, location: Location) -> None:
+    found.append(member.reader.read(location))
 
 
 class Store:
@@ -86,6 +93,7 @@ class Store:
             try:
                 store._committer.write_start()
                 store._state.votes.beat(store._state.members)
+                store._room.look()
                 store._upkeep.sweep_staging()
             except BaseException:
                 store.close()
@@ -118,14 +126,18 @@ class Store:
         return bool(self._blobs.lacking(self._state.members, staged))
 
     def _read_inline(self, location: Location) -> bytes:
-        for member in self._state.members.values():
+        for drive, member in list(self._state.members.items()):
+            found: list[LogRecord] = []
+            read = partial(_read_into, found, member, location)
             try:
-                record = member.reader.read(location)
-            except (DriveFault, EngineError):
+                fault = self._state.calls.within(drive, read)
+            except EngineError as error:
+                fault = DriveFault(drive, "reading a record", errno.EILSEQ, str(error))
+            if fault is not None:
                 member.read_errors += 1
                 continue
-            assert record.blob_kind is BlobKind.INLINE, "the index said so"
-            return record.blob
+            assert found[0].blob_kind is BlobKind.INLINE, "the index said so"
+            return found[0].blob
         raise DataLost("no drive holds a valid copy of the blob that is to be kept")
 
     # -- members -------------------------------------------------------------------------------
@@ -152,7 +164,8 @@ class Store:
         return dict(self._state.outsiders)
 
     def add_outsider(self, volume: Volume) -> None:
-        """A drive came (back)."""
+        """A drive came (back), on a fresh mount."""
+        self._state.calls.renew(volume.name)
         self._state.outsiders[volume.name] = volume
 
     def begin_resync(self, drive: str) -> Resync:
@@ -232,7 +245,7 @@ class Store:
         )
 
     def health(self) -> Health:
-        """At a glance."""
+        """At a glance. Any thread; touches no drive, so that one that hangs is reported too."""
         state = self._state
         in_sync = [
             MemberHealth(
@@ -253,29 +266,18 @@ class Store:
             condition = Condition.RESYNCING
         else:
             condition = Condition.IN_SYNC if len(in_sync) > 1 else Condition.DEGRADED
-        total, free = self._space()
+        space = self._room.space
         return Health(
             condition,
             state.stopped,
             [*in_sync, *away],
             state.votes.epoch.number,
             state.planner.tail.sequence,
-            total,
-            free,
+            space.total_bytes,
+            max(space.free_bytes - state.reserve_bytes, 0),
             progress.done_bytes if progress is not None else 0,
             progress.total_bytes if progress is not None else 0,
         )
-
-    def _space(self) -> tuple[int, int]:
-        total, free = 0, 0
-        for member in self._state.members.values():
-            try:
-                space = member.volume.space()
-            except DriveFault:
-                continue
-            total = min(total or space.total_bytes, space.total_bytes)
-            free = min(free or space.free_bytes, space.free_bytes)
-        return total, max(free - self._state.reserve_bytes, 0)
 
     def counts(self) -> dict[str, int]:
         """What happened since the start, for metrics."""

@@ -10,9 +10,9 @@ Committer thread only, but for ``checkpoint``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, TypeAlias
 
-from appliance.core.errors import DriveFault
 from appliance.core.ports import Volume
 from appliance.engine.mirror.adoption import BlobKeeper, staging_directories, unlink_quietly
 from appliance.engine.mirror.blob import BLOB_DIRECTORY, blob_id_of
@@ -25,6 +25,7 @@ RELEASE_AT_ONCE: Final = 256
 RELEASE_GRACE_UNDER_PRESSURE_S: Final = 60.0
 WAL_PAGES_MAX: Final = 8 * 1024
 STAGING_EVERY_S: Final = 30.0
+SWEEP_LANE: Final = "sweep"
 
 Sweep: TypeAlias = Callable[[Sequence[Volume], str], int]
 """Removes a staging directory on these drives if its gateway is gone; how many files went."""
@@ -43,6 +44,7 @@ class Upkeep:
         self._dead_since_s: dict[int, float] = {}
         self._beat_at_s = state.clock.monotonic_s() + state.settings.heartbeat_every_s
         self._sweep_at_s = float("-inf")
+        self._sweep_failed = False
         self._checkpointed_bytes = 0
         self._unswept = [f"{number:02x}" for number in range(256)]
 
@@ -50,6 +52,7 @@ class Upkeep:
         """Whatever is due now. Raises ``Stopped``."""
         self._state.check_running()
         now_s = self._state.clock.monotonic_s()
+        self._room.look()
         self._room.prepare_ahead()
         if self._state.index.wal_pages > WAL_PAGES_MAX:
             self._state.index.shorten_wal()
@@ -137,33 +140,52 @@ class Upkeep:
         belong to the committer thread."""
         state = self._state
         volumes = [member.volume for member in state.members.values()]
-        try:
+
+        def sweep() -> None:
             directories = {name for volume in volumes for name in staging_directories(volume)}
             for directory in sorted(directories):
                 state.counts.collected_files += self._sweep(volumes, directory)
-        except DriveFault as fault:
+
+        # On a lane of its own. When it is over its deadline it may meet an adoption after all: then
+        # one of the two finds a file gone, which both can stand.
+        fault = state.calls.within(SWEEP_LANE, sweep)
+        if fault is not None and not self._sweep_failed:
             # A drive that fails here fails its next write too, and is judged by that.
             state.callbacks.alert(f"staging cannot be swept: {fault}")
+        self._sweep_failed = fault is not None
 
     def sweep_orphans(self, directories: int = 256) -> None:
         """Once after each start, a directory at a time: drop blob files that no record owns and
         none has released. A crash between adoption and the log leaves such. Between two batches no
         adoption is half done."""
         for _ in range(min(directories, len(self._unswept))):
-            name = self._unswept.pop()
-            for member in list(self._state.members.values()):
-                try:
-                    self._sweep_directory(member.volume, f"{BLOB_DIRECTORY}/{name}")
-                except DriveFault as fault:
-                    self._state.lose({member.drive_id: fault})
+            self._sweep_directory(f"{BLOB_DIRECTORY}/{self._unswept.pop()}")
 
-    def _sweep_directory(self, volume: Volume, directory: str) -> None:
-        if volume.stat(directory) is None:
-            return
-        index = self._state.index
-        for name in volume.names(directory):
-            blob_id = blob_id_of(name)
-            if blob_id and (index.owner(blob_id) is not None or index.is_released(blob_id)):
-                continue
-            unlink_quietly(volume, f"{directory}/{name}")
-            self._state.counts.collected_files += 1
+    def _sweep_directory(self, directory: str) -> None:
+        """The drives are touched on their lanes, the index on the committer's thread."""
+        state = self._state
+
+        def listing(volume: Volume) -> Callable[[], object]:
+            return lambda: volume.names(directory) if volume.stat(directory) is not None else []
+
+        listed = state.calls.each({d: listing(m.volume) for d, m in state.members.items()})
+        state.lose(listed.faults)
+        unlinking: dict[str, Callable[[], object]] = {}
+        for drive, member in state.members.items():
+            names = listed.values[drive]
+            assert isinstance(names, list), "that is what it lists"
+            orphans = [f"{directory}/{name}" for name in names if self._is_orphan(name)]
+            if orphans:
+                unlinking[drive] = partial(_unlink_all, member.volume, orphans)
+                state.counts.collected_files += len(orphans)
+        if unlinking:
+            state.lose(state.calls.each(unlinking).faults)
+
+    def _is_orphan(self, name: str) -> bool:
+        blob_id, index = blob_id_of(name), self._state.index
+        return not blob_id or (index.owner(blob_id) is None and not index.is_released(blob_id))
+
+
+def _unlink_all(volume: Volume, paths: Sequence[str]) -> None:
+    for path in paths:
+        unlink_quietly(volume, path)

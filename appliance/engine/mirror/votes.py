@@ -127,7 +127,9 @@ class Votes:
         history = self._next(
             number, tuple(sorted(members)), leaves=leaves, voids=voids, forced=forced
         )
-        self._change(leave_plan(self.epoch, history[-1]), history, _superblocks(members))
+        plan = leave_plan(self.epoch, history[-1])
+        # Nobody else is left to go on: a survivor that does not answer is waited for.
+        self._change(plan, history, _superblocks(members), hold=True)
 
     def join(self, members: Mapping[str, Member], joiner: str) -> None:
         """``members`` with ``joiner`` among them are in sync from here on."""
@@ -152,7 +154,7 @@ class Votes:
         """Write the winning history to the voters that lack it, in the order given. Raises
         ``VoteFailed``."""
         for voter in behind:
-            if not self._write(voter, drives, self._history):
+            if not self._write(voter, drives, self._history, hold=False):
                 raise VoteFailed(f"cannot bring {voter} up to the epoch that counts")
 
     def beat(self, members: Mapping[str, Member]) -> None:
@@ -193,19 +195,30 @@ class Votes:
         )
 
     def _change(
-        self, plan: WritePlan, history: History, drives: Mapping[str, SuperblockFile]
+        self,
+        plan: WritePlan,
+        history: History,
+        drives: Mapping[str, SuperblockFile],
+        *,
+        hold: bool = False,
     ) -> None:
         for done, voter in enumerate(plan.steps):
-            if not self._write(voter, drives, history) and done < plan.valid_after:
+            if not self._write(voter, drives, history, hold=hold) and done < plan.valid_after:
                 raise VoteFailed(
                     f"cannot make epoch {history[-1].number} valid: {voter} did not take its vote"
                 )
         self._history = history
 
-    def _write(self, voter: str, drives: Mapping[str, SuperblockFile], history: History) -> bool:
+    def _write(
+        self, voter: str, drives: Mapping[str, SuperblockFile], history: History, *, hold: bool
+    ) -> bool:
+        """Whether the voter took it. ``hold``: wait for it beyond its deadline."""
         if voter == WITNESS:
             return self._write_witness(history)
-        return not self._calls.each({voter: self._voting(drives[voter], history)}).faults
+        voting = self._voting(drives[voter], history)
+        if hold:
+            return not self._calls.each({voter: voting}).faults
+        return self._calls.within(voter, voting) is None
 
     def _voting(self, superblock: SuperblockFile, history: History) -> Callable[[], object]:
         value = replace(superblock.value, history=history, heartbeat=self._heartbeat)

@@ -1,0 +1,205 @@
+"""Drives whose calls do not come back: they cost a deadline once and hold up nobody else.
+
+Real threads and lanes over simulated drives. A hung call waits for an event that the test sets at
+its end, so nothing here rests on how long anything takes.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from appliance.core.errors import DriveFault, DriveTimeout
+from appliance.engine.mirror.messages import Order
+from appliance.engine.mirror.state import Stopped
+from appliance.engine.mirror.store import Store
+from appliance.runtime.clock import SystemClock
+from appliance.runtime.lanes import ThreadLanes
+from tests.crash.acts import blob_of, bring_back, commit, put
+from tests.crash.history import PARTITION
+from tests.crash.machine import SETTINGS, Machine
+from tests.crash.simulated import Operation
+
+PATIENT = replace(SETTINGS, deadline_s=0.2)
+
+pytestmark = pytest.mark.timeout(60)
+
+
+class Hang:
+    """Calls on one drive that do not come back before ``end``."""
+
+    def __init__(self, machine: Machine, drive: str) -> None:
+        self._disk = machine.disks[drive]
+        self._over = threading.Event()
+        self.struck = threading.Event()
+
+    def on(self, kind: str, path: str = "") -> None:
+        """From now on, for operations of this kind on paths that begin so."""
+
+        def numbered(operation: Operation) -> None:
+            if operation.kind == kind and operation.path.startswith(path):
+                self._wait()
+
+        def looking(found: str, where: str) -> None:
+            if found == kind and where.startswith(path):
+                self._wait()
+
+        self._disk.hook, self._disk.look_hook = numbered, looking
+
+    def _wait(self) -> None:
+        self.struck.set()
+        self._over.wait(50)
+        raise DriveFault(self._disk.name, "a call that hung", errno.EIO)
+
+    def over_for_new_calls(self) -> None:
+        """Those that hang go on hanging."""
+        self._disk.hook = self._disk.look_hook = None
+
+    def end(self) -> None:
+        self.over_for_new_calls()
+        self._over.set()
+
+
+@pytest.fixture
+def lanes() -> Iterator[ThreadLanes]:
+    made = ThreadLanes(SystemClock())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def hang(machine: Machine) -> Iterator[Hang]:
+    made = Hang(machine, "drive-b")
+    yield made
+    made.end()
+
+
+def _spawn(call: Callable[[], None]) -> None:
+    threading.Thread(target=call, daemon=True).start()
+
+
+def _open(machine: Machine, lanes: ThreadLanes) -> Store:
+    return machine.open(lanes=lanes, spawn=_spawn, settings=PATIENT)
+
+
+def test_a_drive_that_hung_comes_back_on_a_fresh_mount(
+    machine: Machine, lanes: ThreadLanes, hang: Hang
+) -> None:
+    """Although the call that hung is still out, on the mount that is gone."""
+    store = _open(machine, lanes)
+    hang.on("write", "log/")
+    commit(store, put(b"k", 1))
+    assert list(store.members) == ["drive-a"]
+    hang.over_for_new_calls()
+    bring_back(machine, "drive-b")
+    assert len(store.members) == 2
+    commit(store, put(b"more", 2))
+    assert len(store.members) == 2
+
+
+@pytest.mark.parametrize("path", ["superblock", "log/"])
+def test_a_joiner_that_hangs_again_stalls_nobody(
+    machine: Machine, lanes: ThreadLanes, hang: Hang, path: str
+) -> None:
+    store = _open(machine, lanes)
+    commit(store, put(b"k", 1))
+    store.lose("drive-b", "pulled")
+    machine.disks["drive-b"].insert(machine.rng)
+    store.add_outsider(machine.disks["drive-b"].mount())
+    resync = store.begin_resync("drive-b")
+    resync.copy()
+    commit(store, put(b"more", 2))
+    hang.on("write", path)
+    with pytest.raises((Stopped, DriveTimeout)):
+        store.finish_resync(resync)
+    if not store.stopped:
+        store.abandon_resync(resync)
+        commit(store, put(b"further", 3))
+    machine.drop_store()
+    store = machine.open("drive-a")
+    with machine.reader() as reader:
+        assert None not in reader.read(PARTITION, [b"k", b"more"])
+
+
+def test_looking_at_a_hung_outsider_stalls_nobody(
+    machine: Machine, lanes: ThreadLanes, hang: Hang
+) -> None:
+    store = _open(machine, lanes)
+    store.lose("drive-b", "pulled")
+    machine.disks["drive-b"].insert(machine.rng)
+    store.add_outsider(machine.disks["drive-b"].mount())
+    hang.on("read", "superblock")
+    for _ in range(2):
+        with pytest.raises(DriveTimeout):
+            store.begin_resync("drive-b")
+    commit(store, put(b"k", 1))
+
+
+def test_a_hang_while_a_segment_is_made_costs_only_that_drive(
+    machine: Machine, lanes: ThreadLanes, hang: Hang
+) -> None:
+    store = _open(machine, lanes)
+    hang.on("create", "log/")
+    for number in range(1, 60):
+        commit(store, put(b"%d" % number, number, b"z" * 20_000))
+    assert hang.struck.is_set()
+    assert store.stopped == ""
+    assert list(store.members) == ["drive-a"]
+
+
+@pytest.mark.parametrize(("kind", "path"), [("names", "staging"), ("names", "blob/"), ("stat", "")])
+def test_a_sweep_that_hangs_holds_up_no_commit(
+    machine: Machine, lanes: ThreadLanes, hang: Hang, kind: str, path: str
+) -> None:
+    store = _open(machine, lanes)
+    order = put(b"k", 1)._replace(orders=[Order(b"k", b"0:", b"", machine.stage(b"q" * 100_000))])
+    commit(store, order)
+    hang.on(kind, path)
+    machine.clock.sleep_s(100)
+    store.step()
+    store.sweep_orphans()
+    commit(store, put(b"more", 2))
+    assert store.stopped == ""
+
+
+def test_a_blob_that_is_kept_is_read_from_the_drive_that_answers(
+    machine: Machine, lanes: ThreadLanes
+) -> None:
+    store = _open(machine, lanes)
+    commit(store, put(b"k", 1))
+    first, other = store.members
+    hang = Hang(machine, first)
+    hang.on("read", "log/")
+    commit(store, put(b"k", 2)._replace(orders=[Order(b"k", b"0:new", b"", None, b"k")]))
+    assert hang.struck.is_set()
+    assert list(store.members) == [other]
+    with machine.reader(other) as reader:
+        assert reader.read_blob(blob_of(machine, b"k"), 0, 3000) == b"x" * 3000
+    hang.end()
+
+
+def test_health_is_told_while_a_drive_hangs(
+    machine: Machine, lanes: ThreadLanes, hang: Hang
+) -> None:
+    store = _open(machine, lanes)
+    before = store.health()
+    assert before.total_bytes > before.free_bytes > 0
+    hang.on("space")
+    after = store.health()
+    assert not hang.struck.is_set()
+    assert (after.total_bytes, after.free_bytes) == (before.total_bytes, before.free_bytes)
+
+
+def test_a_room_check_that_hangs_costs_only_that_drive(
+    machine: Machine, lanes: ThreadLanes, hang: Hang, scratch: Path
+) -> None:
+    store = _open(machine, lanes)
+    hang.on("space")
+    machine.clock.sleep_s(10)
+    commit(store, put(b"k", 1))
+    assert list(store.members) == ["drive-a"]
