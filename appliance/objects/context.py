@@ -131,12 +131,12 @@ class Context:
         self, caller: Caller | None, name: str, action: Action
     ) -> BucketView:
         """The bucket as of at most ``bucket_cache_s`` ago: enough to begin a write that expects it
-        unchanged when it commits."""
+        unchanged when it commits. What it was is no reason to refuse: then it is looked up."""
         known = self._views.get(name)
         if known is not None:
             read_at_s, view = known
-            if self.clock.monotonic_s() - read_at_s <= self.limits.bucket_cache_s:
-                view.check(caller, action)
+            fresh = self.clock.monotonic_s() - read_at_s <= self.limits.bucket_cache_s
+            if fresh and is_allowed(caller, action, view.rules):
                 return view
         return (await self.bucket(caller, name, action))[0]
 

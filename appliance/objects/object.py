@@ -109,7 +109,7 @@ class Objects:
     ) -> ObjectInfo:
         context = self._context
         check_key(key, size_bytes_max=context.limits.key_bytes)
-        view = await self._admit(caller, bucket, key, body, condition, size_bytes_max)
+        view = await self._admit(caller, bucket, key, body, acl, condition, size_bytes_max)
         owner, access_list = await new_object_access(context, view.rules, caller, acl)
         contract_key = await context.contract_key(view.contract)
         algorithm = algorithm or body.checksum_algorithm or DEFAULT_CHECKSUM
@@ -144,11 +144,13 @@ class Objects:
         bucket: str,
         key: str,
         body: Body,
+        acl: AclRequest,
         condition: WriteCondition,
         size_bytes_max: int,
     ) -> BucketView:
-        """Everything that can be refused before the body is."""
-        if condition == UNCONDITIONAL:
+        """Everything that can be refused before the body is. An access list is judged by the bucket
+        as it is now, because nothing judges it again at the commit."""
+        if condition == UNCONDITIONAL and acl is DEFAULT_ACL:
             view = await self._context.bucket_for_write(caller, bucket, Action.PUT_OBJECT)
         else:
             slot_key = object_key(bucket, key)

@@ -83,7 +83,7 @@ class Uploads:
         check_key(key, size_bytes_max=context.limits.key_bytes)
         attributes = check_attributes(attributes, context.limits)
         chosen = None if checksum is None else _checked(*checksum)
-        view = await context.bucket_for_write(caller, bucket, Action.PUT_OBJECT)
+        view, _ = await context.bucket(caller, bucket, Action.PUT_OBJECT)
         if caller is None or not view.rules.is_insider(caller):
             raise S3Error("AccessDenied", "Anonymous users cannot initiate multipart uploads.")
         owner, access_list = await new_object_access(context, view.rules, caller, acl)

@@ -235,6 +235,32 @@ def test_lists_that_cannot_be(request_: AclRequest, code: str) -> None:
     run(scenario)
 
 
+def test_what_another_gateway_changed_counts_at_once() -> None:
+    """The remembered bucket neither refuses nor allows what it no longer would."""
+
+    async def scenario(here: World) -> None:
+        with world(engine=here.engine, public_access=True) as there:
+            theirs, objects = there.store, here.store.objects
+            assert await code_of(put(here, BOB)) == "AccessDenied"
+            await theirs.acls.put_bucket(ALICE, BUCKET, READ_WRITE)
+            await put(here, BOB)
+            await theirs.acls.put_bucket(ALICE, BUCKET, PUBLIC_READ)
+            assert await code_of(put(here, BOB)) == "AccessDenied"
+            await here.put("k")
+            await theirs.settings.put_public_block(ALICE, BUCKET, PublicBlock.BLOCK_ACLS)
+            attempt = objects.put(ALICE, BUCKET, "k", BytesBody(b""), acl=PUBLIC_READ)
+            assert await code_of(attempt) == "AccessDenied"
+            begun = here.store.uploads.create(ALICE, BUCKET, "k", acl=PUBLIC_READ)
+            assert await code_of(begun) == "AccessDenied"
+            for key in ("k", "new"):
+                await theirs.objects.delete(ALICE, BUCKET, key)
+            await theirs.buckets.delete(ALICE, BUCKET)
+            assert await code_of(objects.delete(BOB, BUCKET, "k")) == "NoSuchBucket"
+            assert await code_of(put(here, BOB)) == "NoSuchBucket"
+
+    run(scenario)
+
+
 def test_an_empty_list_takes_nothing_from_the_owner() -> None:
     async def scenario(here: World) -> None:
         await here.store.acls.put_bucket(ALICE, BUCKET, AclRequest(grants=()))
