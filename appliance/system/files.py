@@ -146,9 +146,8 @@ class DirectoryFile:
     def close(self) -> None:
         """See ``core.ports.File``."""
         descriptor, self._descriptor = self._descriptor, -1
-        if self._bounce is not None:
-            self._bounce.close()
-            self._bounce = None
+        # Let go rather than closed: a call that hangs in a failed drive may be writing out of it.
+        self._bounce = None
         if descriptor >= 0:
             try:
                 os.close(descriptor)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from appliance.core.errors import DriveFault, InvalidInput, Unavailable
-from appliance.core.ports import Volume
+from appliance.core.ports import Lanes, Volume
 from appliance.engine.mirror.assembled import Assembly
 from appliance.engine.mirror.superblock import Superblock, read_superblock
 from appliance.system.files import DirectoryVolume
@@ -20,11 +21,13 @@ from appliance.system.files import DirectoryVolume
 
 @dataclass(frozen=True, slots=True)
 class AssembledDrive:
-    """A mounted drive. A new mount has a new path or, on the same path, a new message."""
+    """A mounted drive. ``mount`` tells a new mount on the same path from the one before; a drive
+    that was missing from a message in between is newly mounted too."""
 
     drive: str
     path: str
     serial: str = ""
+    mount: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,12 @@ class AssemblyMessage:
         """Raises ``InvalidInput``."""
         try:
             drives = [
-                AssembledDrive(str(m["drive"]), str(m["path"]), str(m.get("serial", "")))
+                AssembledDrive(
+                    str(m["drive"]),
+                    str(m["path"]),
+                    str(m.get("serial", "")),
+                    int(m.get("mount", 0)),
+                )
                 for m in message["members"]
             ]
             return cls(
@@ -50,40 +58,60 @@ class AssemblyMessage:
                 str(message["index_directory"]),
                 str(message["witness_file"]),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InvalidInput(f"cannot read an assembly: {error!r}") from error
 
-    def open(self) -> tuple[Assembly, list[str]]:
-        """Volumes for one attempt to open the store, and what went wrong with others. Raises
-        ``Unavailable``, ``DriveFault`` of the index's directory."""
-        volumes: list[Volume] = []
-        troubles: list[str] = []
-        mirrors: set[str] = set()
-        for drive in self.drives.values():
-            try:
-                volume = open_drive(drive)
-                found = read_superblock(volume)
-            except DriveFault as fault:
-                troubles.append(str(fault))
-                continue
-            volumes.append(volume)
-            if isinstance(found, Superblock) and found.mirror_id:
-                mirrors.add(found.mirror_id)
-        if len(mirrors) != 1:
+    def open(self, lanes: Lanes, *, deadline_s: float) -> tuple[Assembly, list[str]]:
+        """Volumes for one attempt to open the store, and what went wrong with others: a drive that
+        cannot be read, or does not answer in time, is left out. Raises ``Unavailable``,
+        ``DriveFault`` of the index's directory."""
+        volumes, superblocks, troubles = self._look(lanes, deadline_s)
+        mirrors = {found.mirror_id for found in superblocks if found.mirror_id}
+        try:
+            if len(mirrors) != 1:
+                what = "belong to different mirrors" if mirrors else "belong to no mirror yet"
+                if troubles and not volumes:
+                    what = f"cannot be read: {'; '.join(troubles)}"
+                raise Unavailable(f"the present drives of mirror {self.mirror} {what}")
+            Path(self.index_directory).mkdir(parents=True, exist_ok=True)
+            index = DirectoryVolume(self.index_directory, "index")
+        except BaseException:
             for volume in volumes:
                 volume.close()
-            what = "belong to different mirrors" if mirrors else "belong to no mirror yet"
-            raise Unavailable(f"the present drives of mirror {self.mirror} {what}")
-        Path(self.index_directory).mkdir(parents=True, exist_ok=True)
+            raise
         assembly = Assembly(
             mirrors.pop(),
             volumes,
-            DirectoryVolume(self.index_directory, "index"),
+            index,
             self.index_directory,
             self._witness_directory(),
             Path(self.witness_file).name,
         )
         return assembly, troubles
+
+    def _look(
+        self, lanes: Lanes, deadline_s: float
+    ) -> tuple[list[Volume], list[Superblock], list[str]]:
+        """The drives that answer, their superblocks, and what the others say."""
+        opened: dict[str, Volume] = {}
+        troubles: list[str] = []
+        for one in self.drives.values():
+            try:
+                opened[one.drive] = open_drive(one)
+            except DriveFault as fault:
+                troubles.append(str(fault))
+        looking = {drive: partial(read_superblock, volume) for drive, volume in opened.items()}
+        volumes: list[Volume] = []
+        superblocks: list[Superblock] = []
+        for drive, outcome in lanes.run(looking, deadline_s=deadline_s).items():
+            if outcome.fault is not None:
+                troubles.append(str(outcome.fault))
+                opened[drive].close()
+                continue
+            volumes.append(opened[drive])
+            if isinstance(outcome.value, Superblock):
+                superblocks.append(outcome.value)
+        return volumes, superblocks, troubles
 
     def _witness_directory(self) -> Volume | None:
         parent = Path(self.witness_file).parent

@@ -35,14 +35,15 @@ class StoreOpener:
 
     def open(self, message: AssemblyMessage, orders: Orders) -> Store:
         """Raises what ``Store.open`` raises, and ``Unavailable`` for drives of no one mirror."""
-        assembly, troubles = message.open()
+        lanes = self._fresh_lanes()
+        assembly, troubles = message.open(lanes, deadline_s=self._settings.deadline_s)
         for trouble in troubles:
             self._callbacks.alert(trouble)
         self.note(message)
         try:
             return Store.open(
                 assembly,
-                Ports(self._clock, self._entropy, self._fresh_lanes()),
+                Ports(self._clock, self._entropy, lanes),
                 self._settings,
                 callbacks=self._callbacks,
                 orders=orders,

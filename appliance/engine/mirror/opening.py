@@ -145,11 +145,16 @@ class _Start:
             if not isinstance(opened, SuperblockFile):
                 raise Unavailable(f"drive {volume.name}: its superblock cannot be opened")
             size = block.segment_size_bytes
+            try:
+                log = Log(volume, mirror_id, size)
+            except BaseException:
+                opened.close()
+                raise
             self._members[block.drive_id] = Member(
                 block.drive_id,
                 volume,
                 opened,
-                Log(volume, mirror_id, size),
+                log,
                 LogReader(volume, mirror_id),
                 generation_of(serve.history, block.drive_id),
             )

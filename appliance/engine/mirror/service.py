@@ -189,12 +189,14 @@ class StoreService:
         self._opener.note(after)
         self._waiting_since_s = self._clock.monotonic_s()
         old = {} if before is None else before.drives
-        gone = [d for d in old if d not in after.drives or after.drives[d].path != old[d].path]
+        # Only a fresh mount brings a drive back: one that failed on this mount stays away.
+        gone = [drive for drive, one in old.items() if after.drives.get(drive) != one]
+        fresh = [one for drive, one in after.drives.items() if old.get(drive) != one]
 
         def change(store: Store) -> None:
             for drive in gone:
                 store.lose(drive, "it was taken away")
-            for one in after.drives.values():
+            for one in fresh:
                 if one.drive not in store.members and one.drive not in store.outsiders():
                     store.add_outsider(open_drive(one))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -216,6 +218,32 @@ def test_short_reads_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     file.write_at(0, b"0123456789")
     monkeypatch.setattr(os, "pread", lambda fd, length, at: real_pread(fd, min(length, 3), at))
     assert file.read_at(1, 100) == b"123456789"
+
+
+def test_closing_under_a_write_that_hangs_gives_the_descriptor_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the failed drive's mount would be held for ever."""
+    before = os.listdir("/proc/self/fd")
+    volume = DirectoryVolume(tmp_path, "A")
+    file = volume.open("f", write=True, create=True, durable=True)
+    begun, over = threading.Event(), threading.Event()
+
+    def hang(_descriptor: int, _data: object, _offset: int) -> int:
+        begun.set()
+        over.wait(30)
+        raise OSError(errno.EIO, "it hung")
+
+    monkeypatch.setattr(os, "pwrite", hang)
+    with ThreadPoolExecutor(1) as threads:
+        writing = threads.submit(file.write_at, 0, bytes(BLOCK))
+        assert begun.wait(30)
+        file.close()
+        volume.close()
+        assert os.listdir("/proc/self/fd") == before
+        over.set()
+        with pytest.raises(DriveFault):
+            writing.result()
 
 
 def test_a_missing_directory_is_a_fault(tmp_path: Path) -> None:
