@@ -8,6 +8,7 @@ refuses. Invariant: immutable once read.
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import os
 import re
 import typing
@@ -39,7 +40,12 @@ _ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[0-9.]+|localhost):(\d{1,5})"
 def is_listen_address(address: str) -> bool:
     """``HOST:PORT`` with an IPv6 host in brackets; port 0 takes a free one."""
     found = _ADDRESS.fullmatch(address)
-    return found is not None and int(found[2]) <= 65535
+    if found is None or int(found[2]) > 65535:
+        return False
+    try:
+        return found[1] == "localhost" or bool(ipaddress.ip_address(found[1].strip("[]")))
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,9 +241,11 @@ def read_config(document: Mapping[str, Any], source: Source) -> Config:
     kinds = section_kinds()
     for name, table in document.items():
         if name not in kinds:
-            what = "section" if isinstance(table, dict) else "key outside of any section:"
+            known = f"sections are {', '.join(kinds)}"
+            if isinstance(table, dict):
+                raise ConfigError(f"{source.at(name)}: unknown section {name}; {known}")
             raise ConfigError(
-                f"{source.at(name)}: unknown {what} {name}; sections are {', '.join(kinds)}"
+                f"{source.line(name)}, key {name}: it stands outside of any section; {known}"
             )
     sections = {
         name: read_section(kinds[name], name, table, source) for name, table in document.items()

@@ -24,8 +24,10 @@ from appliance.core.errors import ConfigError
 Section = TypeVar("Section")
 Check = Callable[[Any], bool]
 
-_TABLE_LINE: Final = re.compile(r"^\s*\[\s*([A-Za-z0-9_-]+)\s*\]")
-_KEY_LINE: Final = re.compile(r"^\s*([A-Za-z0-9_-]+)\s*=")
+_NAME: Final = r"""["']?([A-Za-z0-9_-]+)["']?"""
+_NAMES: Final = rf"{_NAME}(?:\s*\.\s*{_NAME})?"
+_TABLE_LINE: Final = re.compile(rf"^\s*\[\[?\s*{_NAMES}")
+_KEY_LINE: Final = re.compile(rf"^\s*{_NAMES}\s*=")
 _SYNTAX_LINE: Final = re.compile(r"\(at line (\d+)")
 _WORDS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _TYPE_NAMES: Final = {
@@ -66,9 +68,13 @@ class Source:
 
     def at(self, section: str, key: str = "") -> str:
         """``file, line 7, key gateway.processes``."""
-        line = self.lines.get((section, key)) or self.lines.get((section, ""))
-        where = f"{self.place}, line {line}" if line else self.place
+        where = self.line(section, key)
         return f"{where}, key {section}.{key}" if key else f"{where}, section [{section}]"
+
+    def line(self, section: str, key: str = "") -> str:
+        """``file, line 7``."""
+        line = self.lines.get((section, key)) or self.lines.get((section, ""))
+        return f"{self.place}, line {line}" if line else self.place
 
 
 def read_document(file: Path) -> tuple[dict[str, Any], Source]:
@@ -88,15 +94,17 @@ def read_document(file: Path) -> tuple[dict[str, Any], Source]:
 
 
 def _lines(text: str) -> dict[tuple[str, str], int]:
-    """Line numbers by section and key; tomllib keeps none."""
+    """Line numbers by section and key; tomllib keeps none. What stands before the first section
+    (``gateway.processes = 2``, ``gateway = 2``) is found like a section of that name."""
     lines: dict[tuple[str, str], int] = {}
-    section = ""
+    section: str | None = None
     for number, line in enumerate(text.splitlines(), start=1):
-        if table := _TABLE_LINE.match(line):
-            section = table[1]
-            lines.setdefault((section, ""), number)
-        elif key := _KEY_LINE.match(line):
-            lines.setdefault((section, key[1]), number)
+        if names := _TABLE_LINE.match(line):
+            section = names[1]
+            lines.setdefault((section, names[2] or ""), number)
+        elif names := _KEY_LINE.match(line):
+            place = (names[1], names[2] or "") if section is None else (section, names[1])
+            lines.setdefault(place, number)
     return lines
 
 
@@ -146,7 +154,7 @@ def _value(hint: Any, field: dataclasses.Field[Any], value: Any, where: str) -> 
 
 
 def _scalar(hint: Any, value: Any, field: dataclasses.Field[Any], where: str) -> Any:
-    if hint is Path and isinstance(value, str) and value:
+    if hint is Path and isinstance(value, str) and value and value.isprintable():
         return Path(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
