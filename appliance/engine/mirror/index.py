@@ -297,12 +297,6 @@ class Index(Reads):
                 target.close()
         return applied
 
-    def check(self) -> list[str]:
-        """SQLite's own check of the whole file, page checksums included: what is wrong with it."""
-        with translated("checking it"):
-            rows = self._cursor.execute("PRAGMA integrity_check(20)").fetchall()
-            return [str(row[0]) for row in rows if row[0] != "ok"]
-
     def close(self) -> None:
         """Flushes what is applied into the file. Idempotent; raises nothing, since whatever is lost
         is derived again."""

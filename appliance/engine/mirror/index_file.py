@@ -30,6 +30,8 @@ _VFS: Final = "cksmvfs"
 _PREFIX: Final = "index-"
 _BUILDING: Final = "building-"
 _SUFFIX: Final = ".db"
+CONDEMNED: Final = ".bad"
+"""Behind the name of an index that was found damaged."""
 
 _SCHEMA: Final = f"""
 CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
@@ -129,7 +131,7 @@ def building_name(volume: Volume) -> str:
         number
         for name in volume.names("")
         for prefix in (_PREFIX, _BUILDING)
-        if (number := _number(name, prefix)) is not None
+        if (number := _number(name.removesuffix(CONDEMNED), prefix)) is not None
     ]
     return f"{_BUILDING}{max(numbers, default=0) + 1:08x}{_SUFFIX}"
 

@@ -185,6 +185,12 @@ class Reads:
             query = "SELECT 1 FROM released WHERE blob_id = ?"
             return self._cursor.execute(query, (blob_id,)).fetchone() is not None
 
+    def check(self) -> list[str]:
+        """SQLite's own check of the whole file, page checksums included: what is wrong with it."""
+        with translated("checking it"):
+            rows = self._cursor.execute("PRAGMA integrity_check(20)").fetchall()
+            return [str(row[0]) for row in rows if row[0] != "ok"]
+
 
 class IndexReader(Reads):
     """A read-only connection for another process or thread. One thread at a time. An index that was

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from dataclasses import fields as fields_of
 from typing import Any, Final, NamedTuple
 
-from appliance.core.errors import InvalidInput
+from appliance.core.errors import Damaged, InvalidInput
 from appliance.engine.interface import (
     BATCH_OPERATIONS_MAX,
     KEY_BYTES_MAX,
@@ -27,7 +27,7 @@ from appliance.engine.interface import (
     Put,
 )
 from appliance.engine.mirror.blob import BLOB_ID_BYTES
-from appliance.engine.mirror.format import encode_charges
+from appliance.engine.mirror.format import decode_charges, encode_charges
 from appliance.engine.mirror.staging import InlineBlob, StagedBlob
 
 PARTITION_BYTES_MAX: Final = 255
@@ -127,8 +127,10 @@ class MembersView:
     @classmethod
     def decode(cls, message: Any) -> MembersView:
         """Inverse of ``encode``; further fields of a newer store are ignored."""
-        mirror_id, index_directory, limit, members, reason = message[:5]
-        return cls(mirror_id, index_directory, limit, [MemberView(*m[:4]) for m in members], reason)
+        mirror_id, index_path, limit, members, reason = message[:5]
+        views = [MemberView(*m[:4]) for m in members]
+        reserve = message[5] if len(message) > 5 else 0  # an older store tells none
+        return cls(mirror_id, index_path, limit, views, reason, reserve)
 
 
 def encode_health(health: Health) -> dict[str, Any]:
@@ -203,7 +205,7 @@ def decode_commit(message: Any) -> CommitOrder:
             [(counter, maximum) for counter, maximum in limits],
         )
         _check(order)
-    except (TypeError, ValueError, AttributeError, IndexError) as error:
+    except (TypeError, ValueError, AttributeError, IndexError, Damaged) as error:
         raise InvalidInput(f"cannot read a commit: {error}") from error
     return order
 
@@ -218,6 +220,7 @@ def _decode_order(fields: Sequence[Any]) -> Order:
 
 
 def _check(commit: CommitOrder) -> None:
+    commit.partition.decode()
     if not 1 <= len(commit.partition) <= PARTITION_BYTES_MAX:
         raise InvalidInput("cannot commit: the partition's name is empty or too long")
     if len(commit.request_id) != 16 or len(commit.orders) > BATCH_OPERATIONS_MAX:
@@ -225,7 +228,9 @@ def _check(commit: CommitOrder) -> None:
     keys = {order.key for order in commit.orders}
     if len(keys) != len(commit.orders):
         raise InvalidInput("cannot commit: a key appears in more than one operation")
-    for key, value, _, blob, keep in commit.orders:
+    for key, value, charges, blob, keep in commit.orders:
+        if charges:
+            decode_charges(charges)
         if not 1 <= len(key) <= KEY_BYTES_MAX:
             raise InvalidInput("cannot commit: a key is empty or too long")
         if value is not None and len(value) > VALUE_BYTES_MAX:

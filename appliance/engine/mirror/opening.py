@@ -19,11 +19,11 @@ from appliance.core.ports import Volume
 from appliance.engine.mirror.adoption import BlobKeeper
 from appliance.engine.mirror.assembled import Assembly, Orders, Ports
 from appliance.engine.mirror.format import DecodedBatch
-from appliance.engine.mirror.index import Index, Position
+from appliance.engine.mirror.index import Index, Position, newest_index
 from appliance.engine.mirror.log import Log, LogReader
 from appliance.engine.mirror.member import Calls, Member
 from appliance.engine.mirror.planner import BatchPlanner, Tail
-from appliance.engine.mirror.rebuild import open_index, replay
+from appliance.engine.mirror.rebuild import condemn, open_index, replay
 from appliance.engine.mirror.recovery import LogRecovery, file_blobs, recover_logs
 from appliance.engine.mirror.roll_call import call_roll
 from appliance.engine.mirror.state import Callbacks, MirrorState, StoreSettings, reserve_for
@@ -53,6 +53,7 @@ def open_mirror(
     ``ReadOnly`` (diverged histories), ``Unavailable``. A drive that fails meanwhile is left out and
     the votes are counted again without it."""
     excluded: dict[Volume, str] = {}
+    condemned = False
     while True:
         start = _Start(assembly, ports, settings, callbacks, orders, excluded)
         try:
@@ -64,6 +65,15 @@ def open_mirror(
                 raise Unavailable(f"cannot open the mirror: {fault}") from fault
             excluded[failed[0]] = str(fault)
             callbacks.alert(f"drive {fault.drive} failed while the mirror was opened: {fault}")
+        except Damaged as damage:
+            # Only the index can be: a damaged log is reported as losses.
+            start.abandon()
+            name = newest_index(assembly.index_directory)
+            if condemned or name is None:
+                raise Unavailable(f"cannot open the mirror: {damage}") from damage
+            condemned = True
+            condemn(assembly.index_directory, name)
+            callbacks.alert(f"{damage}: it is built anew")
         except BaseException:
             start.abandon()
             raise

@@ -34,6 +34,8 @@ from appliance.engine.mirror.place import (
 
 T = TypeVar("T")
 BLOB_FILES_MAX: Final = 128
+INDEX: Final = "index"
+"""What reports call the index, as they call a drive by its id."""
 
 
 class DriveReader:
@@ -152,7 +154,10 @@ class MirrorReader:
     def read(self, partition: str, keys: Sequence[bytes]) -> list[Record | None]:
         """From one snapshot."""
         name = partition.encode()
-        rows = self.index().read(partition, keys)
+        try:
+            rows = self.index().read(partition, keys)
+        except Damaged as damage:
+            raise self._bad_index(damage) from damage
         return [None if row is None else to_record(row, name) for row in rows]
 
     def scan(
@@ -160,8 +165,16 @@ class MirrorReader:
     ) -> list[Record]:
         """From one snapshot."""
         name = partition.encode()
-        rows = self.index().scan(partition, start, end, limit, reverse=reverse)
+        try:
+            rows = self.index().scan(partition, start, end, limit, reverse=reverse)
+        except Damaged as damage:
+            raise self._bad_index(damage) from damage
         return [to_record(row, name) for row in rows]
+
+    def _bad_index(self, damage: Damaged) -> Unavailable:
+        """Nobody is answered from a bad index; the store proves it and builds a new one."""
+        self._suspect(INDEX, b"", str(damage))
+        return Unavailable("the index is damaged and is built anew")
 
     def counters(self, partition: str) -> Mapping[bytes, int]:
         """All counters that are not zero."""

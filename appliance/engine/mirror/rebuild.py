@@ -22,6 +22,7 @@ from appliance.engine.mirror.index import (
     publish,
     remove_others,
 )
+from appliance.engine.mirror.index_file import CONDEMNED
 from appliance.engine.mirror.log import Log
 from appliance.engine.mirror.planner import Tail
 
@@ -45,6 +46,14 @@ def open_index(
     name = publish(directory, create_index(directory, path, mirror_id))
     remove_others(directory, name)
     return Index.open(f"{path}/{name}", mirror_id), None
+
+
+def condemn(directory: Volume, name: str) -> None:
+    """Never open this index again: what it says was found wrong. Its number stays taken, for a new
+    index must not meet its write-ahead log. Who has it open may go on. Raises ``DriveFault``."""
+    if directory.stat(name) is not None:
+        directory.rename(name, f"{name}{CONDEMNED}")
+        directory.flush_directory("")
 
 
 def create_index(directory: Volume, path: str, mirror_id: bytes) -> str:

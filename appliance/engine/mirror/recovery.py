@@ -74,6 +74,8 @@ def recover_logs(members: Mapping[str, Member], after: Tail | None) -> LogRecove
             changed = _copy_tail(members, surveys, recovery)
         if not changed:
             break
+    else:
+        surveys = {drive: survey(member, after) for drive, member in members.items()}
     ahead = max(surveys.values(), key=lambda found: found.tail.sequence)
     recovery.table, recovery.tail, recovery.last = ahead.table, ahead.tail, ahead.last
     for drive, found in surveys.items():

@@ -34,6 +34,7 @@ from appliance.engine.mirror.opener import StoreOpener, retire
 from appliance.engine.mirror.resync_driver import ResyncDriver
 from appliance.engine.mirror.state import Callbacks, StoreSettings
 from appliance.engine.mirror.store import Store
+from appliance.engine.mirror.suspects import Suspects
 from appliance.runtime.ipc import Handler, Peer
 
 CHORES_EVERY_S: Final = 0.5
@@ -74,7 +75,6 @@ class StoreService:
         self._view: MembersView | None = None
         self._closing = False
         self._ended = threading.Event()
-        self._repairing: set[tuple[str, bytes]] = set()
         self.alerts: Final[list[str]] = []
         self.serving: Final = asyncio.Event()
         """Set while there is an open store."""
@@ -87,6 +87,7 @@ class StoreService:
             mark_after_s=self._settings.mark_after_s,
             on_bug=on_bug,
         )
+        self._suspects = Suspects(self._thread.put)
         callbacks = Callbacks(self._alert, self._tell_members, retire)
         self._opener = StoreOpener(clock, entropy, self._settings, callbacks)
         self._resync = ResyncDriver(clock, self._command_blocking)
@@ -168,19 +169,9 @@ class StoreService:
         return {} if self._store is None else self._store.counts()
 
     def suspect(self, drive: str, place: bytes) -> None:
-        """A reader found a bad copy. Each is looked at once at a time."""
-        if (drive, place) in self._repairing or self._store is None:
-            return
-        self._repairing.add((drive, place))
-
-        def answer(result: object, error: Exception | None) -> None:
-            self._loop.call_soon_threadsafe(self._repairing.discard, (drive, place))
-            if error is not None:
-                _log.warning("a bad copy on drive %s cannot be repaired: %s", drive, error)
-            elif result:
-                _log.warning("a bad copy on drive %s was repaired", drive)
-
-        self._thread.put(Command(lambda store: store.repair(drive, place), answer))
+        """A reader found a bad copy, or a bad index."""
+        if self._store is not None:
+            self._suspects.report(self._store, drive, place)
 
     def assembly_changed(self, message: object) -> None:
         """A drive came or went. Raises ``InvalidInput``."""

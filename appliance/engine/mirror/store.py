@@ -13,9 +13,10 @@ import errno
 import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import PurePath
 from typing import Final
 
-from appliance.core.errors import DataLost, DriveFault, EngineError
+from appliance.core.errors import Damaged, DataLost, DriveFault, EngineError
 from appliance.core.ports import Volume
 from appliance.engine.interface import Health, MemberHealth
 from appliance.engine.interface import MirrorState as Condition
@@ -26,10 +27,11 @@ from appliance.engine.mirror.format import BlobKind, Location, LogRecord
 from appliance.engine.mirror.member import Member
 from appliance.engine.mirror.messages import CommitOrder, MembersView, MemberView, Staged
 from appliance.engine.mirror.opening import Opened, open_mirror
+from appliance.engine.mirror.rebuild import condemn
 from appliance.engine.mirror.repair import Repairer
 from appliance.engine.mirror.resync import Resync
 from appliance.engine.mirror.room import RoomKeeper, Spawn, at_once
-from appliance.engine.mirror.state import Callbacks, MirrorState, StoreSettings
+from appliance.engine.mirror.state import Callbacks, MirrorState, Stopped, StoreSettings
 from appliance.engine.mirror.transfer import ResyncProgress
 from appliance.engine.mirror.upkeep import Sweep, Upkeep
 
@@ -105,7 +107,10 @@ class Store:
     def commit(self, commits: Sequence[CommitOrder]) -> list[CommitOutcome]:
         """The outcome of each, all durable on every in-sync drive. Raises ``Stopped``: then a retry
         after the next start finds out."""
-        return self._committer.commit(commits)
+        try:
+            return self._committer.commit(commits)
+        except Damaged as damage:
+            raise self.condemn_index(damage) from damage
 
     @property
     def needs_mark(self) -> bool:
@@ -213,7 +218,19 @@ class Store:
 
     def step(self) -> None:
         """Periodic work; see ``Upkeep.step``."""
-        self._upkeep.step()
+        try:
+            self._upkeep.step()
+        except Damaged as damage:
+            raise self.condemn_index(damage) from damage
+
+    def condemn_index(self, damage: Damaged) -> Stopped:
+        """The index does not verify: stop, so that the next start builds it anew. What the log has
+        is not in doubt. Returns what to raise. Any thread."""
+        try:
+            condemn(self._assembly.index_directory, PurePath(self._state.index.path).name)
+        except DriveFault as fault:
+            self._state.callbacks.alert(f"a damaged index cannot be put aside: {fault}")
+        return self._state.stop(f"{damage}; it is built anew")
 
     def checkpoint_if_due(self) -> None:
         """Flush the index when enough was written. Any one thread."""
@@ -224,7 +241,10 @@ class Store:
         """Flush the index now. Any thread."""
         with self._flushing:
             if not self._state.stopped:
-                self._upkeep.checkpoint()
+                try:
+                    self._upkeep.checkpoint()
+                except Damaged as damage:
+                    raise self.condemn_index(damage) from damage
 
     # -- looking -------------------------------------------------------------------------------
 
