@@ -54,13 +54,14 @@ def unfinished_mirror_id(drives: Sequence[PresentDrive]) -> str:
     return ""
 
 
-def is_made(new: NewMirror) -> bool:
-    """Whether the engine finished this creation: the witness is written last. Blocking."""
-    directory = new.witness_file.parent
-    with closing(DirectoryVolume(directory, "witness")) as volume:
-        found = WitnessFile.open(volume, new.witness_file.name)
-    if not isinstance(found, WitnessFile):
-        return False
-    made = found.value.mirror_id == new.mirror_id
-    found.close()
-    return made
+def made_mirror_id(witness_file: Path) -> str:
+    """The mirror that was made with this witness, which is written last; empty when there is none
+    that can be read. Blocking. Raises ``DriveFault``."""
+    if not witness_file.exists():
+        return ""
+    with closing(DirectoryVolume(witness_file.parent, "witness")) as volume:
+        found = WitnessFile.open(volume, witness_file.name)
+        if not isinstance(found, WitnessFile):
+            return ""
+        found.close()
+        return found.value.mirror_id

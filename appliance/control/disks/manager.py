@@ -21,7 +21,7 @@ from appliance.control.disks.creation import (
     MirrorMaker,
     NewMember,
     NewMirror,
-    is_made,
+    made_mirror_id,
     unfinished_mirror_id,
 )
 from appliance.control.disks.jobs import JobBook, JobHandle
@@ -97,6 +97,10 @@ class Disks:
     def mirrors(self) -> list[str]:
         """Names of the mirrors known."""
         return sorted(self._reality.assemblies)
+
+    def was_made(self, name: str) -> bool:
+        """Whether this machine made such a mirror once, be its drives there or away."""
+        return self._witness_file(name).exists()
 
     def assembly(self, mirror: str) -> Assembly:
         """Where the mirror's drives are now. Raises ``NotFound``."""
@@ -220,17 +224,27 @@ class Disks:
         return present
 
     def _new_mirror(self, name: str, chosen: Sequence[PresentDrive]) -> NewMirror:
-        home = self._mirrors_directory / name
         members = tuple(
             NewMember(each.passport.drive_id, each.passport.serial, each.path) for each in chosen
         )
         mirror_id = unfinished_mirror_id(chosen) or self._new_id()
-        return NewMirror(name, mirror_id, members, home / "index", home / "witness" / "witness")
+        index_directory = self._mirrors_directory / name / "index"
+        return NewMirror(name, mirror_id, members, index_directory, self._witness_file(name))
+
+    def _witness_file(self, name: str) -> Path:
+        return self._mirrors_directory / name / "witness" / "witness"
 
     def _create(self, new: NewMirror, chosen: Sequence[PresentDrive]) -> None:
+        made = made_mirror_id(new.witness_file)
+        if made not in {"", new.mirror_id}:
+            # Its witness is a vote that its drives will need when they come back.
+            raise Refused(
+                f"cannot create the mirror {new.name!r}: there is one of that name whose drives are "
+                "away; attach them, or choose another name"
+            )
         for directory in (new.index_directory, new.witness_file.parent):
             give_to_store(directory, self._owners)
-        if not is_made(new):
+        if not made:
             self._make_mirror(new)
         for root in (*(each.path for each in chosen), new.witness_file.parent):
             give_tree_to_store(root, self._owners)

@@ -162,3 +162,28 @@ def test_a_creation_cut_between_the_passports_is_completed(tmp_path: Path) -> No
         assert read_passport(slot.content) == passport
 
     play(tmp_path, scenario)
+
+
+def test_a_mirror_whose_drives_are_away_is_not_made_anew(tmp_path: Path) -> None:
+    async def scenario(house: House) -> None:
+        assert not house.disks.was_made("m0")
+        await mirrored(house)
+        away = [house.bay.detach("sda"), house.bay.detach("sdb")]
+        await house.until(lambda: not house.disks.assembly("m0").members)
+        await house.disks.close()
+        house.disks = house.manager(tmp_path)
+        await house.disks.start()
+        assert house.disks.mirrors() == []
+        assert house.disks.was_made("m0")
+        for serial, node in (("C", "sdc"), ("D", "sdd")):
+            house.bay.attach(serial, node)
+            await house.claim(serial)
+        with pytest.raises(Refused, match=r"'m0'.*drives are away.*choose another name"):
+            await house.disks.create_mirror("m0", ["C", "D"])
+        await house.disks.create_mirror("m1", ["C", "D"])
+        for slot in away:
+            house.bay.attach(slot.drive.serial, slot.drive.node, slot.content)
+        await house.until(lambda: house.disks.mirrors() == ["m0", "m1"])
+        assert [new.name for new in house.made] == ["m0", "m1"]
+
+    play(tmp_path, scenario)
