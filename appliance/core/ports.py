@@ -65,6 +65,11 @@ class File(Protocol):
         """Bytes at ``offset``; shorter only at the end of the file."""
         ...
 
+    def read_cached(self, offset: int, length: int) -> bytes | None:
+        """The same bytes if they are in memory; None, at once, if the drive would have to be asked
+        or nobody can tell."""
+        ...
+
     def write_at(self, offset: int, data: Buffer) -> None:
         """Write all of ``data``. Durable on return only if the file was opened ``durable``."""
         ...

@@ -20,7 +20,7 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NewType, Protocol, TypeAlias
+from typing import Final, NamedTuple, NewType, Protocol, TypeAlias
 
 from appliance.core.ports import Buffer
 
@@ -32,8 +32,7 @@ VALUE_BYTES_MAX: Final = 64 * 1024
 BATCH_OPERATIONS_MAX: Final = 20_480
 
 
-@dataclass(frozen=True, slots=True)
-class BlobRef:
+class BlobRef(NamedTuple):
     """Where a committed blob is: opaque to callers, valid while its record lives (and readable for
     a grace period after). ``size_bytes`` is the length of what was written."""
 
@@ -41,8 +40,7 @@ class BlobRef:
     place: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A living record. ``version`` is the commit sequence that wrote it: unique per partition and
     key, rising."""
 
@@ -52,8 +50,7 @@ class Record:
     blob: BlobRef | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """What a record adds to a counter of its partition while it lives."""
 
     counter: bytes

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import Final
-from urllib.parse import quote
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml.common import DefusedXmlException
@@ -28,7 +27,7 @@ DOCUMENT_BYTES_MAX: Final = 8 * 1024 * 1024
 
 _NEEDS_ESCAPE: Final = re.compile('[&<>"\x00-\x1f\x7f\ufffe\uffff]')
 _ILLEGAL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-_PLAIN_IN_URL: Final = re.compile(r"[A-Za-z0-9_.~/-]*")
+_ENCODED_IN_URL: Final = re.compile(rb"[^A-Za-z0-9_.~/-]")
 _ENTITIES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "\n": "\n", "\t": "\t"}
 
 
@@ -147,9 +146,11 @@ def document(root: str, *pieces: str) -> bytes:
 
 def url_encoded(text: str) -> str:
     """How ``encoding-type=url`` writes keys: space is ``%20`` and ``/`` stays."""
-    if _PLAIN_IN_URL.fullmatch(text):
-        return text
-    return quote(text, safe="/")
+    return _ENCODED_IN_URL.sub(_percent, text.encode()).decode("ascii")
+
+
+def _percent(match: re.Match[bytes]) -> bytes:
+    return b"%%%02X" % match.group()[0]
 
 
 def owner_element(name: str, user_id: str, display_name: str) -> str:

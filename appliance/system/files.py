@@ -93,6 +93,18 @@ class DirectoryFile:
                     break
             return bytes(view[offset - start : min(done, offset - start + length)])
 
+    def read_cached(self, offset: int, length: int) -> bytes | None:
+        """See ``core.ports.File``."""
+        if self._direct:
+            return None
+        data = bytearray(length)
+        try:
+            count = os.preadv(self._descriptor, [data], offset, os.RWF_NOWAIT)
+        except OSError:
+            # Not in memory, or a file system that cannot tell: reading it says what is wrong.
+            return None
+        return bytes(data) if count == length else None
+
     def write_at(self, offset: int, data: Buffer) -> None:
         """See ``core.ports.File``."""
         with _faults(self._drive, f"writing {self._path}"), memoryview(data).cast("B") as view:

@@ -104,6 +104,10 @@ class TracingFile:
         """Reads are not traced: they make nothing durable."""
         return self._file.read_at(offset, length, past_cache=past_cache)
 
+    def read_cached(self, offset: int, length: int) -> bytes | None:
+        """See ``core.ports.File``."""
+        return self._file.read_cached(offset, length)
+
     def write_at(self, offset: int, data: Buffer) -> None:
         """See ``core.ports.File``."""
         self._file.write_at(offset, data)

@@ -98,6 +98,9 @@ class SimulatedFile:
             raise PowerCut
         return bytes(self._inode.live[offset : offset + length])
 
+    def read_cached(self, offset: int, length: int) -> bytes | None:
+        return None  # every read of a simulated drive may fail
+
     def write_at(self, offset: int, data: Buffer) -> None:
         self._volume.check(self._path)
         assert self._write, f"{self._path} is open for reading only"

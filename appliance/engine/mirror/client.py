@@ -4,8 +4,9 @@ Owns this process's readers, staging and its port to the store. Refuses with ``U
 cannot do before the store told who the members are. Invariant: every write goes through the store;
 every byte read is verified here.
 
-Belongs to one event loop, which it never blocks: the index is read through a turnstile, scans and
-bytes in a small pool of threads, each drive is written from threads of its own.
+Belongs to one event loop. What is in memory is read on it, because a thread costs several times as
+much; what a device must be asked for is read in a small pool of threads, and each drive is written
+from threads of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from functools import partial
 from typing import Any, Final
 
 from appliance.core.errors import DriveFault, Unavailable
-from appliance.core.ports import Entropy
+from appliance.core.ports import Clock, Entropy
 from appliance.engine.interface import (
     Batch,
     BlobRef,
@@ -45,6 +46,8 @@ from appliance.engine.mirror.turnstile import Turnstile
 from appliance.engine.rules import REQUEST_ID_BYTES, blob_span, check_batch
 
 READ_STEP_BYTES: Final = 1024 * 1024
+SCAN_HERE_MAX: Final = 1024
+"""The longest scan on the event loop: some milliseconds."""
 TIDY_EVERY_S: Final = 5.0
 
 _log = logging.getLogger(__name__)
@@ -67,6 +70,7 @@ class MirrorEngine:
         port: StorePort,
         *,
         name: str,
+        clock: Clock,
         entropy: Entropy,
         settings: ClientSettings | None = None,
     ) -> None:
@@ -79,7 +83,7 @@ class MirrorEngine:
         self._ready = asyncio.Event()
         self._files = MemberFiles(f"{name}-{entropy.token(6).hex()}")
         self._reader = MirrorReader(self._files.open_index, self._suspect)
-        self._index = Turnstile(f"{name} index")
+        self._index = Turnstile(f"{name} index", clock)
         self._threads = ThreadPoolExecutor(
             self._settings.reader_threads, thread_name_prefix=f"{name} reader"
         )
@@ -124,6 +128,8 @@ class MirrorEngine:
         if limit <= 0:
             return []
         call = partial(self._reader.scan, partition, start, end, limit, reverse)
+        if limit <= SCAN_HERE_MAX and self._index.is_quick():
+            return self._index.here(call)
         return await self._loop.run_in_executor(self._threads, call)
 
     async def counters(self, partition: Partition) -> Mapping[bytes, int]:
@@ -194,13 +200,16 @@ class MirrorEngine:
     async def _read_step(self, blob: BlobRef, start: int, end: int) -> bytes:
         """One piece; asked of the other drive too when the first does not answer in time, so that
         a hung drive stalls nobody longer than that."""
+        data = self._reader.read_cached(blob, start, end)
+        if data is not None:
+            return data
         avoid = self._slow_drives()
         call = partial(self._reader.read_blob, blob, start, end, avoid=avoid)
         first = self._loop.run_in_executor(self._threads, call)
         done, _ = await asyncio.wait({first}, timeout=self._settings.hedge_s)
         if done:
             return first.result()
-        asked = self._reader.preferred(avoid)
+        asked = self._reader.preferred(blob, avoid)
         if asked is not None:
             self._slow[asked] = self._loop.time() + 10 * self._settings.hedge_s
         call = partial(self._reader.read_blob, blob, start, end, avoid=self._slow_drives())

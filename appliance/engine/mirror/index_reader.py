@@ -17,8 +17,10 @@ import apsw
 from appliance.engine.mirror.format import BLOB_ID_BYTES, BlobKind, Location
 from appliance.engine.mirror.index_file import connect, translated
 
-READER_CACHE_BYTES: Final = 16 * 1024 * 1024
+READER_CACHE_BYTES: Final = 8 * 1024 * 1024
 _PLACE: Final = struct.Struct("<IIIIIBQ16s")
+KIND_AT: Final = 20
+"""Where in a packed place the blob's kind is; in front of it is the encoded location."""
 _NO_BLOB_ID: Final = bytes(BLOB_ID_BYTES)
 
 _READ: Final = (
@@ -49,7 +51,7 @@ class IndexedRecord(NamedTuple):
     @property
     def blob_kind(self) -> BlobKind:
         """Whether and where it has a blob."""
-        return BlobKind(self.place[20])
+        return BlobKind(self.place[KIND_AT])
 
     @property
     def blob_size(self) -> int:

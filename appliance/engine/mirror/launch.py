@@ -118,7 +118,7 @@ async def connect_engine(
     ``Unavailable`` until ``engine.ready()``. ``role`` is who we are ("gateway", "control", ...)."""
     chosen = settings or ClientSettings()
     port = PeerPort(socket, role, CLOCK, patience_s=chosen.patience_s)
-    engine = MirrorEngine(port, name=role, entropy=ENTROPY, settings=chosen)
+    engine = MirrorEngine(port, name=role, clock=CLOCK, entropy=ENTROPY, settings=chosen)
     await engine.start()
     return engine
 
@@ -129,6 +129,6 @@ async def local_engine(
     """An engine over a store in this process. See ``connect_engine``."""
     chosen = settings or ClientSettings()
     port = LocalPort(service, CLOCK, patience_s=chosen.patience_s)
-    engine = MirrorEngine(port, name=role, entropy=ENTROPY, settings=chosen)
+    engine = MirrorEngine(port, name=role, clock=CLOCK, entropy=ENTROPY, settings=chosen)
     await engine.start()
     return engine

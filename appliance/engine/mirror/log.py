@@ -209,6 +209,25 @@ class LogReader:
                 self._drop(location.segment)
         return self._read_once(location, past_cache=True)
 
+    def read_cached(self, location: Location) -> LogRecord | None:
+        """The verified record if its bytes are in memory; None, at once, otherwise and for bytes
+        that do not verify: ``read`` says why."""
+        with self._lock:
+            handle = self._handles.get(location.segment)
+            if handle is None:
+                return None
+            handle.users += 1
+        try:
+            data = handle.file.read_cached(location.offset, location.length)
+        finally:
+            self._give_back(handle)
+        if data is None:
+            return None
+        try:
+            return decode_record(data, location, self._mirror_id)
+        except Damaged:
+            return None
+
     def _read_once(self, location: Location, *, past_cache: bool) -> LogRecord:
         handle = self._take(location.segment)
         try:

@@ -13,7 +13,7 @@ from typing import Final
 from appliance.core.errors import Damaged
 from appliance.engine.interface import BlobRef, Record
 from appliance.engine.mirror.format import LOCATION_BYTES, BlobKind, Location
-from appliance.engine.mirror.index import IndexedRecord
+from appliance.engine.mirror.index_reader import KIND_AT, IndexedRecord
 
 _INLINE: Final = b"L"
 _FILE: Final = b"F"
@@ -40,7 +40,7 @@ class FilePlace:
 def encode_inline(row: IndexedRecord, partition: bytes) -> bytes:
     """The place of a record's inline blob."""
     owner = _OWNER.pack(row.version, len(partition), len(row.key))
-    return b"".join((_INLINE, row.location.encode(), owner, partition, row.key))
+    return b"".join((_INLINE, row.place[:LOCATION_BYTES], owner, partition, row.key))
 
 
 def decode_place(place: bytes) -> InlinePlace | FilePlace:
@@ -59,9 +59,10 @@ def decode_place(place: bytes) -> InlinePlace | FilePlace:
 
 def to_record(row: IndexedRecord, partition: bytes) -> Record:
     """An index row as callers see it."""
-    if row.blob_kind == BlobKind.NONE:
+    blob_kind = row.place[KIND_AT]  # listings ask for a thousand rows: no enum is made here
+    if blob_kind == BlobKind.NONE:
         blob = None
-    elif row.blob_kind == BlobKind.INLINE:
+    elif blob_kind == BlobKind.INLINE:
         blob = BlobRef(row.blob_size, encode_inline(row, partition))
     else:
         blob = BlobRef(row.blob_size, _FILE + row.blob_id)

@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
+from awscrt.checksums import crc32c
+
 from appliance.core.errors import Damaged, DataLost, DriveFault, Unavailable
 from appliance.core.ports import File, Volume
 from appliance.engine.interface import BlobRef, Record
@@ -123,7 +125,6 @@ class MirrorReader:
         self._indexes: list[IndexReader] = []
         self._lock = threading.Lock()
         self._sources = _Sources()
-        self._turn = 0
         self._index_number = 0
 
     def use(self, drives: Mapping[str, DriveReader]) -> None:
@@ -194,6 +195,21 @@ class MirrorReader:
             )
         return self._read_inline(blob, place, avoid)[start:end]
 
+    def read_cached(self, blob: BlobRef, start: int, end: int) -> bytes | None:
+        """The verified range of an inline blob if it is in memory; None, at once, if a drive would
+        have to be asked: then ``read_blob`` is for a thread."""
+        place = decode_place(blob.place)
+        drives = self._order(blob.place, frozenset())
+        if isinstance(place, FilePlace) or not drives:
+            return None
+        record = drives[0].log.read_cached(place.location)
+        if record is None:
+            return None
+        try:
+            return _inline_blob(record, place, blob.size_bytes)[start:end]
+        except Damaged:
+            return None
+
     def _read_inline(self, blob: BlobRef, place: InlinePlace, avoid: frozenset[str]) -> bytes:
         def read(drive: DriveReader) -> bytes:
             return _inline_blob(drive.log.read(place.location), place, blob.size_bytes)
@@ -219,7 +235,7 @@ class MirrorReader:
     ) -> bytes:
         """From the first drive that has it; the drives that have not are reported once it is known
         that the bytes exist, or that they do not."""
-        drives = self._order(avoid)
+        drives = self._order(place, avoid)
         if not drives:
             raise Unavailable("no drive of the mirror can be read now")
         failed: list[tuple[str, str]] = []
@@ -240,15 +256,16 @@ class MirrorReader:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in failed)
         raise DataLost(f"no drive holds a valid copy ({reasons})")
 
-    def preferred(self, avoid: frozenset[str]) -> str | None:
-        """The drive most likely asked just now."""
-        drives = [drive for drive in self._sources.drives if drive not in avoid]
-        return drives[0 if self._turn % 2 == 0 else -1] if drives else None
+    def preferred(self, blob: BlobRef, avoid: frozenset[str]) -> str | None:
+        """The drive that is asked first."""
+        drives = self._order(blob.place, avoid)
+        return drives[0].drive if drives else None
 
-    def _order(self, avoid: frozenset[str]) -> list[DriveReader]:
+    def _order(self, place: bytes, avoid: frozenset[str]) -> list[DriveReader]:
+        """Always the same drive first for a place, so that its bytes are cached once, and half the
+        places on each drive."""
         drives = list(self._sources.drives.values())
-        self._turn += 1
-        if self._turn % 2:
+        if crc32c(place) & 1:
             drives.reverse()
         return sorted(drives, key=lambda drive: drive.drive in avoid) if avoid else drives
 

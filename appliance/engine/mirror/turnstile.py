@@ -1,31 +1,64 @@
-"""Many small index reads in few thread changes.
+"""Where the index is read: on the event loop while it is in memory, else in a thread.
 
-Owns one thread and a list of what waits for it. Going to a thread and back costs several times what
-reading a record from the index does; so whatever gathers while the thread is busy goes over, and
-comes back, together. Invariant: a call sees everything committed before it was made, because it is
-carried out after it was made.
+Owns that choice, one thread, and a list of what waits for it. Going to a thread and back costs
+several times what reading a record from memory does; whatever gathers while the thread is busy goes
+over, and comes back, together. A read that had to wait for the index's device sends those of the
+next second to the thread, so that a slow device stalls the loop once and not for each request.
+Invariant: a call sees everything committed before it was made, because it is carried out after it
+was made.
 """
 
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
+
+from appliance.core.ports import Clock
 
 T = TypeVar("T")
+QUICK_S: Final = 0.003
+IN_THREAD_S: Final = 1.0
 
 
 class Turnstile:
     """Belongs to one event loop."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, clock: Clock) -> None:
+        self._clock = clock
         self._threads = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._waiting: list[tuple[Callable[[], object], asyncio.Future[Any]]] = []
         self._busy = False
+        self._blocks_read = 0
+        self._in_thread_until_s = float("-inf")
+
+    def is_quick(self) -> bool:
+        """Whether calls may be made on the event loop."""
+        return self._clock.monotonic_s() >= self._in_thread_until_s
+
+    def here(self, call: Callable[[], T]) -> T:
+        """The call's result, or its exception, from the event loop itself. Only if ``is_quick``."""
+        began_s = self._clock.monotonic_s()
+        try:
+            return call()
+        finally:
+            now_s = self._clock.monotonic_s()
+            if now_s - began_s > QUICK_S and self._asked_device():
+                self._in_thread_until_s = now_s + IN_THREAD_S
+
+    def _asked_device(self) -> bool:
+        """Whether this thread has read from a device since it was last asked: a slow call may also
+        be one that was not given the processor."""
+        before = self._blocks_read
+        self._blocks_read = resource.getrusage(resource.RUSAGE_THREAD).ru_inblock
+        return self._blocks_read != before
 
     async def run(self, call: Callable[[], T]) -> T:
-        """The call's result, or its exception."""
+        """The call's result, or its exception, from wherever it is best made."""
+        if self.is_quick():
+            return self.here(call)
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((call, answer))
         if not self._busy:
