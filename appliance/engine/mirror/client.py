@@ -15,7 +15,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -32,6 +31,7 @@ from appliance.engine.interface import (
     Record,
 )
 from appliance.engine.mirror.blob import spans
+from appliance.engine.mirror.hedging import HedgedReads
 from appliance.engine.mirror.member_files import DriveFiles, MemberFiles
 from appliance.engine.mirror.messages import MembersView, encode_commit
 from appliance.engine.mirror.port import StorePort
@@ -84,10 +84,12 @@ class MirrorEngine:
         self._files = MemberFiles(f"{name}-{entropy.token(6).hex()}")
         self._reader = MirrorReader(self._files.open_index, self._suspect)
         self._index = Turnstile(f"{name} index", clock)
-        self._threads = ThreadPoolExecutor(
-            self._settings.reader_threads, thread_name_prefix=f"{name} reader"
+        self._reads = HedgedReads(
+            self._reader,
+            name,
+            threads=self._settings.reader_threads,
+            hedge_s=self._settings.hedge_s,
         )
-        self._slow: dict[str, float] = {}
         self._changes: asyncio.Task[None] | None = None
         self._views: asyncio.Queue[MembersView] = asyncio.Queue()
         self._staging: StagingContext | None = None
@@ -130,7 +132,7 @@ class MirrorEngine:
         call = partial(self._reader.scan, partition, start, end, limit, reverse)
         if limit <= SCAN_HERE_MAX and self._index.is_quick():
             return self._index.here(call)
-        return await self._loop.run_in_executor(self._threads, call)
+        return await self._loop.run_in_executor(self._reads.threads, call)
 
     async def counters(self, partition: Partition) -> Mapping[bytes, int]:
         """See ``Engine``."""
@@ -175,7 +177,7 @@ class MirrorEngine:
         start, end = blob_span(blob, offset, length)
         self._need()
         for first, last in spans(start, end, READ_STEP_BYTES):
-            yield await self._read_step(blob, first, last)
+            yield await self._reads.read(blob, first, last)
 
     async def health(self) -> Health:
         """See ``Engine``."""
@@ -191,40 +193,11 @@ class MirrorEngine:
             self._changes.cancel()
             await asyncio.gather(self._changes, return_exceptions=True)
         await self._index.close()
-        await asyncio.to_thread(self._threads.shutdown)
+        await self._reads.close()
         self._reader.close()
         await asyncio.to_thread(self._files.close)
 
     # -- reading -------------------------------------------------------------------------------
-
-    async def _read_step(self, blob: BlobRef, start: int, end: int) -> bytes:
-        """One piece; asked of the other drive too when the first does not answer in time, so that
-        a hung drive stalls nobody longer than that."""
-        data = self._reader.read_cached(blob, start, end)
-        if data is not None:
-            return data
-        avoid = self._slow_drives()
-        call = partial(self._reader.read_blob, blob, start, end, avoid=avoid)
-        first = self._loop.run_in_executor(self._threads, call)
-        done, _ = await asyncio.wait({first}, timeout=self._settings.hedge_s)
-        if done:
-            return first.result()
-        asked = self._reader.preferred(blob, avoid)
-        if asked is not None:
-            self._slow[asked] = self._loop.time() + 10 * self._settings.hedge_s
-        call = partial(self._reader.read_blob, blob, start, end, avoid=self._slow_drives())
-        second = self._loop.run_in_executor(self._threads, call)
-        done, _ = await asyncio.wait({first, second}, return_when=asyncio.FIRST_COMPLETED)
-        for late in {first, second} - done:
-            late.add_done_callback(_ignore)
-        return next(iter(done)).result()
-
-    def _slow_drives(self) -> frozenset[str]:
-        if not self._slow:
-            return frozenset()
-        now_s = self._loop.time()
-        self._slow = {drive: until for drive, until in self._slow.items() if until > now_s}
-        return frozenset(self._slow)
 
     def _suspect(self, drive: str, place: bytes, reason: str) -> None:
         """Any thread."""
@@ -250,6 +223,7 @@ class MirrorEngine:
             except TimeoutError:
                 if self._staging is not None:
                     self._staging.drop_buried()
+                self._files.close_retired()
                 continue
             before = self._view
             try:
@@ -272,8 +246,3 @@ class MirrorEngine:
             )
             self._view = view
             self._ready.set()
-
-
-def _ignore(future: asyncio.Future[bytes]) -> None:
-    if not future.cancelled():
-        future.exception()

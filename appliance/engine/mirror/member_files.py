@@ -1,15 +1,16 @@
 """What a client has open of the mirror's members: for reading, and for staging.
 
 Owns volumes, drive readers, staging claims and writer threads, one set per drive and generation.
-Invariant: what a running call uses is closed only when the client closes; a drive that left is no
-longer offered, and whoever waits for it is told.
+Invariant: a drive that left is no longer offered, and whoever waits for it is told; what is open on
+it is closed once nobody has been given it for a while, so that no mount is held for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,7 @@ class MemberFiles:
         """This process's staging directory on each drive."""
         self._drives: dict[str, DriveFiles] = {}
         self._retired: list[DriveFiles] = []
+        self._resting: list[DriveFiles] = []
         self._staging: dict[str, StagingMember] = {}
         self._index_path = ""
 
@@ -123,12 +125,27 @@ class MemberFiles:
             if self._staging.get(drive) is not member_before and not member_before.gone.done():
                 member_before.gone.set_result(None)
 
+    def close_retired(self) -> None:
+        """Close what left the mirror before the last call of this; called now and then. The threads
+        stay for uploads that still write there. In a thread of its own: a drive that failed may
+        hang in this too."""
+        closing, self._resting, self._retired = self._resting, self._retired, []
+        if closing:
+            name = f"retire {closing[0].volume.name}"
+            threading.Thread(target=_close_all, args=(closing,), name=name, daemon=True).start()
+
     def close(self) -> None:
         """Blocking. After the last read; a staging directory is the collector's from here on."""
-        for files in [*self._drives.values(), *self._retired]:
-            files.threads.shutdown(wait=files not in self._retired)
-            files.reader.close()
-            if files.claim is not None:
-                files.claim.close()
-            files.volume.close()
-        self._drives, self._retired = {}, []
+        away = [*self._retired, *self._resting]
+        for files in [*self._drives.values(), *away]:
+            files.threads.shutdown(wait=files not in away)
+        _close_all([*self._drives.values(), *away])
+        self._drives, self._retired, self._resting = {}, [], []
+
+
+def _close_all(drives: Sequence[DriveFiles]) -> None:
+    for files in drives:
+        files.volume.close()
+        files.reader.close()
+        if files.claim is not None:
+            files.claim.close()

@@ -49,6 +49,7 @@ class DriveReader:
         self._volume = volume
         self._files: OrderedDict[bytes, File] = OrderedDict()
         self._lock = threading.Lock()
+        self._closed = False
 
     def read_file(self, blob_id: bytes, size: int, start: int, end: int) -> bytes:
         """A verified range of a blob file. Raises ``Damaged``, ``DriveFault``."""
@@ -88,7 +89,7 @@ class DriveReader:
     def _give_back(self, blob_id: bytes, file: File) -> None:
         spare: File | None = file
         with self._lock:
-            if blob_id not in self._files:
+            if blob_id not in self._files and not self._closed:
                 self._files[blob_id] = file
                 spare = self._files.popitem(last=False)[1] if self._is_full() else None
         if spare is not None:
@@ -98,9 +99,10 @@ class DriveReader:
         return len(self._files) > BLOB_FILES_MAX
 
     def close(self) -> None:
-        """Close what no read is using."""
+        """Close what no read is using; a read under way closes its own."""
         self.log.close()
         with self._lock:
+            self._closed = True
             files, self._files = self._files, OrderedDict()
         for file in files.values():
             file.close()
@@ -182,18 +184,25 @@ class MirrorReader:
         return self.index().counters(partition)
 
     def read_blob(
-        self, blob: BlobRef, start: int, end: int, *, avoid: frozenset[str] = frozenset()
+        self,
+        blob: BlobRef,
+        start: int,
+        end: int,
+        *,
+        avoid: frozenset[str] = frozenset(),
+        asking: list[str] | None = None,
     ) -> bytes:
-        """The verified range [start, end) of a blob; drives to ``avoid`` are asked last. Raises
-        ``DataLost``, ``Unavailable``."""
+        """The verified range [start, end) of a blob; drives to ``avoid`` are asked last. Each drive
+        is added to ``asking`` before it is touched. Raises ``DataLost``, ``Unavailable``."""
         place = decode_place(blob.place)
         if isinstance(place, FilePlace):
             return self._from_any(
                 blob.place,
                 avoid,
                 lambda drive: drive.read_file(place.blob_id, blob.size_bytes, start, end),
+                asking=asking,
             )
-        return self._read_inline(blob, place, avoid)[start:end]
+        return self._read_inline(blob, place, avoid, asking)[start:end]
 
     def read_cached(self, blob: BlobRef, start: int, end: int) -> bytes | None:
         """The verified range of an inline blob if it is in memory; None, at once, if a drive would
@@ -210,20 +219,22 @@ class MirrorReader:
         except Damaged:
             return None
 
-    def _read_inline(self, blob: BlobRef, place: InlinePlace, avoid: frozenset[str]) -> bytes:
+    def _read_inline(
+        self, blob: BlobRef, place: InlinePlace, avoid: frozenset[str], asking: list[str] | None
+    ) -> bytes:
         def read(drive: DriveReader) -> bytes:
             return _inline_blob(drive.log.read(place.location), place, blob.size_bytes)
 
         try:
-            return self._from_any(blob.place, avoid, read, report=False)
+            return self._from_any(blob.place, avoid, read, report=False, asking=asking)
         except DataLost:
             (row,) = self.index().read(place.partition, [place.key])
             if row is None or row.version != place.version or row.location == place.location:
                 # Released and over its grace, or really bad: ask again, and let it be known.
-                return self._from_any(blob.place, avoid, read)
+                return self._from_any(blob.place, avoid, read, asking=asking)
         moved = InlinePlace(row.location, row.version, place.partition, place.key)
         new = BlobRef(blob.size_bytes, encode_inline(row, place.partition.encode()))
-        return self._read_inline(new, moved, avoid)
+        return self._read_inline(new, moved, avoid, asking)
 
     def _from_any(
         self,
@@ -232,6 +243,7 @@ class MirrorReader:
         read: Callable[[DriveReader], bytes],
         *,
         report: bool = True,
+        asking: list[str] | None = None,
     ) -> bytes:
         """From the first drive that has it; the drives that have not are reported once it is known
         that the bytes exist, or that they do not."""
@@ -240,6 +252,8 @@ class MirrorReader:
             raise Unavailable("no drive of the mirror can be read now")
         failed: list[tuple[str, str]] = []
         for drive in drives:
+            if asking is not None:
+                asking.append(drive.drive)
             try:
                 data = read(drive)
             except (Damaged, DriveFault) as fault:
@@ -255,11 +269,6 @@ class MirrorReader:
                 self._suspect(name, place, reason)
         reasons = "; ".join(f"{name}: {reason}" for name, reason in failed)
         raise DataLost(f"no drive holds a valid copy ({reasons})")
-
-    def preferred(self, blob: BlobRef, avoid: frozenset[str]) -> str | None:
-        """The drive that is asked first."""
-        drives = self._order(blob.place, avoid)
-        return drives[0].drive if drives else None
 
     def _order(self, place: bytes, avoid: frozenset[str]) -> list[DriveReader]:
         """Always the same drive first for a place, so that its bytes are cached once, and half the
