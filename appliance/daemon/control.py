@@ -43,7 +43,13 @@ from appliance.daemon.mirrors import Mirrors
 from appliance.daemon.reach import Right, Rights, service_rights
 from appliance.daemon.reports import BucketReports, Facts, StatusReports, summary
 from appliance.daemon.roles import gateway_role, store_role
-from appliance.daemon.setup import make_keys, master_key_file, recovery_file, recovery_notice
+from appliance.daemon.setup import (
+    make_keys,
+    master_key_file,
+    mirrors_directory,
+    recovery_file,
+    recovery_notice,
+)
 from appliance.daemon.units import gateway_unit, leave_to_supervisor, start_store, start_unit
 from appliance.runtime.clock import SystemClock, SystemEntropy
 from appliance.runtime.handover import SocketGiver
@@ -75,7 +81,6 @@ class Control:
         self._owners = service_owners()
         self._rights = service_rights()
         self._tasks: list[asyncio.Task[None]] = []
-        self._recovery_notice = ""
 
     async def start(self) -> None:
         """Everything that needs no store is up on return. Raises ``ApplianceError``."""
@@ -137,7 +142,9 @@ class Control:
         config = self._config
         if config.development.enabled:
             private = make_keys(config, self._entropy)
-            self._recovery_notice = "" if private is None else recovery_notice(private)
+            if private is not None:
+                # At once: a start that fails after this does not show it again.
+                print(recovery_notice(private), flush=True)  # noqa: T201
         master = read_master_key(master_key_file(config), os.environ.get("CREDENTIALS_DIRECTORY"))
         have_store = leave_to_supervisor if config.development.enabled else start_store
         connect = partial(engines.connect, config, role="control")
@@ -159,7 +166,7 @@ class Control:
         config = self._config
         self._disks = Disks(
             self._bay(),
-            mirrors_directory=config.paths.state / "mirrors",
+            mirrors_directory=mirrors_directory(config),
             make_mirror=partial(make_mirror, owners=self._owners),
             clock=self._clock,
             entropy=self._entropy,
@@ -236,9 +243,7 @@ class Control:
             raise Unreachable("this is no appliance in development")
         await self._records.ready.wait()
         accounts = await ensure_accounts(self._accounts, config.development.accounts)
-        notice, self._recovery_notice = self._recovery_notice, ""
         return {
-            "recovery_notice": notice,
             "endpoint": self._listeners.endpoint(HTTPS),
             "plain_endpoint": self._listeners.endpoint(HTTP),
             "region": config.service.region,

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import shlex
 import shutil
@@ -24,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from appliance.core.errors import ApplianceError, Refused, Unreachable
+from appliance.core.contracts import check_name
+from appliance.core.errors import ApplianceError, InvalidInput, Refused, Unreachable
 from appliance.daemon.child import FIRST_STARTS_MAX, Child, Ended
 from appliance.daemon.config import (
     DEVELOPMENT_MIRROR,
@@ -48,7 +48,6 @@ GRACE_S: Final = 10.0
 MISSING_DRIVE_WAIT_S: Final = 5.0
 """A directory that is not there at the start will not be plugged in a moment later."""
 _SOCKET_PATH_MAX: Final = 100
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ def run(options: Options) -> int:
     """Run until a signal; the exit code."""
     start_logging("dev", "info", os.environ)
     try:
-        state = options.state.resolve()
+        state = _resolved(options.state)
         make_directory(state, 0o755)
         with only_one(state, "supervisor"):
             config, file = prepare(options, state)
@@ -77,20 +76,28 @@ def run(options: Options) -> int:
         return ended.code
     except ApplianceError as error:
         return complain("dev", error)
+    except OSError as error:
+        return complain("dev", Unreachable(f"cannot go on: {error}"))
     return 0
 
 
 def prepare(options: Options, state: Path) -> tuple[Config, Path]:
     """Directories and the children's configuration file. Raises ``ApplianceError``."""
-    drives = [path.resolve() for path in options.drives]
+    for name in options.accounts:
+        check_name(name, "account")
+    drives = [_resolved(path) for path in options.drives]
     if not drives:
         drives = [state / "drives" / name for name in ("a", "b")]
     elif len(drives) != 2:
-        raise Refused("cannot start with one drive: give --drive twice, or not at all")
+        raise Refused(f"cannot start with {len(drives)} --drive: give it twice, or not at all")
+    elif drives[0] == drives[1]:
+        raise Refused(f"cannot use {drives[0]} as both drives: give two different directories")
     for drive in drives:
         if not drive.parent.is_dir() and options.drives:
             raise Unreachable(f"cannot use {drive} as a drive: {drive.parent} does not exist")
         make_directory(drive, 0o755)
+    if options.ready_file is not None:
+        _clear(options.ready_file)
     runtime = _runtime_directory(state)
     make_directory(runtime / "store", 0o700)
     plain = () if options.plain_http is None else (f"localhost:{options.plain_http}",)
@@ -106,6 +113,29 @@ def prepare(options: Options, state: Path) -> tuple[Config, Path]:
     file = runtime / "appliance.toml"
     file.write_text(as_toml(config), encoding="utf-8")
     return load(file, os.environ), file
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        found = path.resolve()
+    except (OSError, RuntimeError) as error:
+        raise Unreachable(f"cannot use {path}: its symbolic links lead nowhere") from error
+    if not str(found).isprintable():
+        raise InvalidInput(f"cannot use {str(found)!r}: its name has characters nobody can type")
+    return found
+
+
+def _clear(ready_file: Path) -> None:
+    """Take an earlier life's file away, and see that a new one can be written, before anything is
+    started."""
+    try:
+        ready_file.unlink(missing_ok=True)
+        with tempfile.TemporaryFile(dir=ready_file.parent):
+            pass
+    except OSError as error:
+        raise Unreachable(
+            f"cannot write the ready file {ready_file}: {error.strerror}; choose another"
+        ) from error
 
 
 def _runtime_directory(state: Path) -> Path:
@@ -141,6 +171,7 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._asked = 0
         self._told: dict[str, Any] | None = None
+        self._failure: Unreachable | None = None
         # Only this process holds the writing end: when it is gone the children notice and stop.
         self._pipe, self._keep = os.pipe()
         command = [sys.executable, "-m", "appliance.daemon"]
@@ -166,9 +197,6 @@ class Supervisor:
 
     async def run(self) -> None:
         """Serve until asked to stop. Raises ``Ended`` when a role cannot be had."""
-        ready = self._options.ready_file
-        if ready is not None:
-            ready.unlink(missing_ok=True)
         running = [asyncio.create_task(child.run(), name=child.role) for child in self._children]
         starting = asyncio.create_task(self._start(), name="start")
         stopping = asyncio.create_task(self._until_asked(), name="stop")
@@ -185,12 +213,14 @@ class Supervisor:
                 task.cancel()
             await self.stop()
             await asyncio.gather(starting, stopping, *running, return_exceptions=True)
+        if self._failure is not None:
+            raise self._failure
 
     async def stop(self) -> None:
         """Gateways first, control last. Idempotent."""
-        ready = self._options.ready_file
-        if ready is not None:
-            ready.unlink(missing_ok=True)
+        if self._options.ready_file is not None:
+            with contextlib.suppress(OSError):
+                self._options.ready_file.unlink(missing_ok=True)
         self._told = None
         gateway_s = self._config.gateway.stop_s + GRACE_S
         await asyncio.gather(*(gateway.stop(gateway_s) for gateway in self._gateways))
@@ -226,13 +256,11 @@ class Supervisor:
                 for child in self._children:
                     await child.was_ready.wait()
                 self._told = await self._describe()
-                # For a person's eyes alone: not for the ready file.
-                notice = self._told.pop("recovery_notice")
         except TimeoutError:
             late = [f"{each.role} ({each.status})" for each in self._children]
             raise Unreachable(f"cannot start within {START_S:.0f} s: {', '.join(late)}") from None
-        self._tell_ready()
-        print(_words(self._told, self._config, notice), flush=True)  # noqa: T201
+        self._write_ready()
+        print(_words(self._told, self._config), flush=True)  # noqa: T201
 
     async def _describe(self) -> dict[str, Any]:
         peer = await connect(self._config.control_socket, role="supervisor")
@@ -243,7 +271,14 @@ class Supervisor:
         return described
 
     def _tell_ready(self) -> None:
-        """Write the ready file, anew when a role came back under another process id."""
+        """A role is ready; perhaps it came back under another process id."""
+        try:
+            self._write_ready()
+        except Unreachable as error:
+            self._failure = error
+            self._stopping.set()
+
+    def _write_ready(self) -> None:
         file = self._options.ready_file
         if file is None or self._told is None:
             return
@@ -256,20 +291,20 @@ class Supervisor:
         document = {**self._told, "pids": process_ids}
         temporary = file.with_name(f".{file.name}.{os.getpid()}")
         try:
-            temporary.write_text(json.dumps(document, indent=1), encoding="utf-8")
-            temporary.chmod(0o600)
+            # Nobody else ever sees the secrets in it, not even while it is written.
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with open(descriptor, "w", encoding="utf-8") as stream:
+                json.dump(document, stream, indent=1)
             temporary.rename(file)
         except OSError as error:
             with contextlib.suppress(OSError):
                 temporary.unlink()
-            _log.error("cannot write the ready file %s: %s", file, error)
-            self._stopping.set()
+            raise Unreachable(f"cannot write the ready file {file}: {error.strerror}") from error
 
 
-def _words(told: Mapping[str, Any], config: Config, notice: str) -> str:
+def _words(told: Mapping[str, Any], config: Config) -> str:
     """What a person needs to begin."""
-    lines = [notice] if notice else []
-    lines += ["The appliance serves.", "", f"  endpoint    {told['endpoint']}"]
+    lines = ["The appliance serves.", "", f"  endpoint    {told['endpoint']}"]
     if told["plain_endpoint"]:
         lines.append(f"  plain HTTP  {told['plain_endpoint']} (development only)")
     lines += [f"  CA          {told['ca_file']}", f"  region      {told['region']}"]
@@ -280,6 +315,8 @@ def _words(told: Mapping[str, Any], config: Config, notice: str) -> str:
             f"    secret key  {account['secret_key']}",
         ]
     lines += ["", "Try it:", "", f"  {_aws_line(told)}", ""]
+    if _program("aws") == "aws" and not shutil.which("aws"):
+        lines += ["  (without an aws command here: apt-get install awscli)", ""]
     socket = shlex.quote(str(config.admin_socket))
     lines += [f"  APPLIANCE_SOCKET={socket} {_program('appliance')} status", ""]
     return "\n".join(lines)

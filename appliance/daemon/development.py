@@ -1,8 +1,8 @@
 """What control does by itself in development: drives of directories, a mirror, accounts.
 
 Owns nothing a server has. Refuses to claim directories that hold anything else, and to make a new
-mirror where a drive belongs to one. Invariant: a second start on the same state finds the same
-mirror and the same accounts with the same keys.
+mirror where a drive belongs to one or where there was one. Invariant: a second start on the same
+state finds the same mirror and the same accounts with the same keys.
 """
 
 from __future__ import annotations
@@ -31,6 +31,11 @@ async def ensure_mirror(disks: Disks, directories: Sequence[Path]) -> None:
     chosen = [each for each in await disks.drive_reports() if each.drive.node in nodes]
     for report in chosen:
         if report.state is DriveState.CLAIMABLE:
+            if disks.was_made(DEVELOPMENT_MIRROR):
+                raise Refused(
+                    f"cannot use {report.drive.node} as a drive: it is empty, and this state's data"
+                    " is on drives that are not here; put them back, or begin anew on another state"
+                )
             await _claim(disks, report)
         elif report.state is not DriveState.CLAIMED:
             reasons = "; ".join(report.reasons) or report.state.value

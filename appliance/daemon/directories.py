@@ -38,9 +38,18 @@ def make_directory(directory: Path, mode: int) -> None:
 
 @contextlib.contextmanager
 def only_one(directory: Path, role: str) -> Iterator[None]:
-    """Hold the directory for this process alone. Blocks for ``LOCK_S`` at most. Raises
-    ``Unreachable``."""
-    descriptor = os.open(directory / f"{role}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Hold the directory for this process alone. Blocks for ``LOCK_S`` at most. Raises ``Refused``
+    and ``Unreachable``."""
+    file = directory / f"{role}.lock"
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except PermissionError as error:
+        raise Refused(
+            f"cannot use {directory}: {file.name} in it is another user's; run as that user, or"
+            " choose another directory"
+        ) from error
+    except OSError as error:
+        raise Unreachable(f"cannot use {directory}: {file.name}: {error.strerror}") from error
     try:
         deadline_s = time.monotonic() + LOCK_S
         while not _locked(descriptor):

@@ -35,15 +35,27 @@ def recovery_file(config: Config) -> Path:
     return config.paths.state / "recovery.public"
 
 
+def mirrors_directory(config: Config) -> Path:
+    """Where the index and the witness of every mirror lie."""
+    return config.paths.state / "mirrors"
+
+
 def make_keys(config: Config, entropy: Entropy) -> RecoveryPrivate | None:
     """Make both keys unless they are there; the private recovery key when it was made now.
 
     Crash points: (1) public recovery key written (2) master key written. After 1 alone a new
-    recovery key replaces the one that was perhaps never read: nothing was wrapped to it.
+    recovery key replaces the one that was perhaps never read: nothing was wrapped to it. Raises
+    ``Refused`` where there are mirrors: what they hold is under a key that was there.
     """
     master_file, public_file = master_key_file(config), recovery_file(config)
     if master_file.exists():
         return None
+    mirrors = mirrors_directory(config)
+    if mirrors.is_dir() and any(mirrors.iterdir()):
+        raise Refused(
+            f"cannot make a master key: {mirrors} is of an appliance that had one; put its"
+            f" {master_file} back"
+        )
     if read_recovery_public(public_file) is not None:
         public_file.unlink()
     private = RecoveryPrivate(entropy.token(KEY_BYTES))

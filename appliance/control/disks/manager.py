@@ -239,8 +239,8 @@ class Disks:
         if made not in {"", new.mirror_id}:
             # Its witness is a vote that its drives will need when they come back.
             raise Refused(
-                f"cannot create the mirror {new.name!r}: there is one of that name whose drives are "
-                "away; attach them, or choose another name"
+                f"cannot create the mirror {new.name!r}: there is one of that name whose "
+                "drives are away; attach them, or choose another name"
             )
         for directory in (new.index_directory, new.witness_file.parent):
             give_to_store(directory, self._owners)

@@ -121,6 +121,12 @@ def test_setup_makes_both_keys_once(tmp_path: Path) -> None:
     again = make_keys(config, SeededEntropy(3))
     assert again is not None
     assert read_recovery_public(recovery_file(config)) == again.public
+    # A master key that is lost is put back, not made: there is data under it.
+    master_key_file(config).unlink()
+    (tmp_path / "mirrors/m0").mkdir(parents=True)
+    with pytest.raises(Refused, match=r"put its .*master\.key back"):
+        make_keys(config, SeededEntropy(4))
+    assert read_recovery_public(recovery_file(config)) == again.public
 
 
 def test_a_master_key_is_used_only_if_it_is_one_and_private(tmp_path: Path) -> None:
