@@ -14,8 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from appliance.core.errors import DriveFault, DriveTimeout
+from appliance.core.errors import DriveFault, DriveTimeout, Unavailable
+from appliance.engine.interface import MirrorState
 from appliance.engine.mirror.messages import Order
+from appliance.engine.mirror.resync import Resync
+from appliance.engine.mirror.resync_driver import ResyncDriver
 from appliance.engine.mirror.state import Stopped
 from appliance.engine.mirror.store import Store
 from appliance.runtime.clock import SystemClock
@@ -124,6 +127,50 @@ def test_a_joiner_that_hangs_again_stalls_nobody(
     store = machine.open("drive-a")
     with machine.reader() as reader:
         assert None not in reader.read(PARTITION, [b"k", b"more"])
+
+
+def test_a_transfer_that_hangs_is_left_behind_when_its_drive_is_taken_away(
+    machine: Machine, lanes: ThreadLanes, hang: Hang
+) -> None:
+    """And what it says when it comes back at last changes nothing."""
+    store = _open(machine, lanes)
+    commit(store, put(b"k", 1))
+    store.lose("drive-b", "pulled")
+    machine.disks["drive-b"].insert(machine.rng)
+    store.add_outsider(machine.disks["drive-b"].mount())
+    commit(store, put(b"more", 2))
+    late: list[Resync] = []
+    ended = threading.Event()
+
+    def command(work: Callable[[Store], object]) -> object:
+        result = work(store)
+        if isinstance(result, Resync):
+            late.append(result)
+        if result is None:
+            ended.set()  # the first transfer was abandoned
+        return result
+
+    driver = ResyncDriver(SystemClock(), command)
+    driver.use(store)
+    hang.on("write", "log/")
+    driver.step()
+    assert hang.struck.wait(10)
+    hang.over_for_new_calls()
+    store.lose("drive-b", "pulled")
+    assert store.outsiders() == {}
+    machine.disks["drive-b"].insert(machine.rng)
+    store.add_outsider(machine.disks["drive-b"].mount())
+    driver.try_again()
+    resync = store.begin_resync("drive-b")
+    with pytest.raises(Unavailable):
+        store.finish_resync(late[0])
+    hang.end()
+    assert ended.wait(10)
+    assert store.health().state is MirrorState.RESYNCING
+    resync.copy()
+    while not store.finish_resync(resync):
+        resync.copy()
+    assert len(store.members) == 2
 
 
 def test_looking_at_a_hung_outsider_stalls_nobody(

@@ -80,5 +80,10 @@ def retire(member: Member) -> None:
     threading.Thread(target=member.close, name=f"retire {member.drive_id}", daemon=True).start()
 
 
+def discard(volume: Volume) -> None:
+    """The same for a drive that was taken away before it counted."""
+    threading.Thread(target=volume.close, name=f"discard {volume.name}", daemon=True).start()
+
+
 def _spawn(call: Callable[[], None]) -> None:
     threading.Thread(target=call, name="segment", daemon=True).start()

@@ -88,6 +88,11 @@ class Resync:
         state.dropped_blobs = []
         return cls(state, source, target, trusted)
 
+    @property
+    def volume(self) -> Volume:
+        """The drive it is brought back on."""
+        return self._target.volume
+
     def _take_goal(self) -> _Goal:
         planner = self._state.planner
         return _Goal(tuple(planner.table.states()), planner.tail)
@@ -245,8 +250,7 @@ class Resync:
         return left
 
     def abandon(self) -> None:
-        """Give the drive back; it stays an outsider."""
-        self._state.dropped_blobs = None
+        """Close what the transfer opened on the drive, but for its volume."""
         self._target.log.close()
         self._target.reader.close()
         self._target.superblock.close()

@@ -39,8 +39,12 @@ class ResyncDriver:
         self._store = store
 
     def try_again(self) -> None:
-        """The assembly changed: earlier refusals and pauses are void."""
+        """The assembly changed: earlier refusals and pauses are void, and a transfer that hangs on
+        a drive that was taken away is left behind. The store takes nothing from it any more."""
         self._not_before_s.clear()
+        store = self._store
+        if store is not None and not store.transferring:
+            self._running = None
 
     def step(self) -> None:
         """Begin a transfer if there is a drive for one."""

@@ -30,7 +30,7 @@ from appliance.engine.mirror.messages import (
     decode_commit,
     encode_health,
 )
-from appliance.engine.mirror.opener import StoreOpener, retire
+from appliance.engine.mirror.opener import StoreOpener, discard, retire
 from appliance.engine.mirror.resync_driver import ResyncDriver
 from appliance.engine.mirror.state import Callbacks, StoreSettings
 from appliance.engine.mirror.store import Store
@@ -88,7 +88,7 @@ class StoreService:
             on_bug=on_bug,
         )
         self._suspects = Suspects(self._thread.put)
-        callbacks = Callbacks(self._alert, self._tell_members, retire)
+        callbacks = Callbacks(self._alert, self._tell_members, retire, discard)
         self._opener = StoreOpener(clock, entropy, self._settings, callbacks)
         self._resync = ResyncDriver(clock, self._command_blocking)
         self._chores = threading.Thread(target=self._do_chores, name="chores", daemon=True)
@@ -190,6 +190,7 @@ class StoreService:
             for one in fresh:
                 if one.drive not in store.members and one.drive not in store.outsiders():
                     store.add_outsider(open_drive(one))
+            self._resync.try_again()
 
         self._thread.put(Command(change, _log_failure))
         self._thread.try_open()

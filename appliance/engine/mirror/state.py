@@ -23,6 +23,11 @@ from appliance.engine.mirror.votes import VoteFailed, Votes
 INLINE_LIMIT_BYTES_DEFAULT: Final = 256 * 1024
 
 
+def _close(volume: Volume) -> None:
+    """For whoever has no thread to close a drive's volume in."""
+    volume.close()
+
+
 def _nobody(*_: object) -> None:
     """For callbacks nobody asked for."""
 
@@ -55,11 +60,12 @@ def reserve_for(total_bytes: int) -> int:
 @dataclass(frozen=True, slots=True)
 class Callbacks:
     """Whom the store tells: of trouble for the operator, of changed members, and of a failed
-    drive's open files, which must be closed where a hang harms nobody."""
+    drive's open files, and an outsider's volume, which must be closed where a hang harms nobody."""
 
     alert: Callable[[str], None] = _nobody
     members_changed: Callable[[], None] = _nobody
     retire: Callable[[Member], None] = Member.close
+    discard: Callable[[Volume], None] = _close
 
 
 class Stopped(Unavailable):

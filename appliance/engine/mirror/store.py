@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import PurePath
 from typing import Final
 
-from appliance.core.errors import Damaged, DataLost, DriveFault, EngineError
+from appliance.core.errors import Damaged, DataLost, DriveFault, EngineError, Unavailable
 from appliance.core.ports import Volume
 from appliance.engine.interface import Health, MemberHealth
 from appliance.engine.interface import MirrorState as Condition
@@ -32,7 +32,6 @@ from appliance.engine.mirror.repair import Repairer
 from appliance.engine.mirror.resync import Resync
 from appliance.engine.mirror.room import RoomKeeper, Spawn, at_once
 from appliance.engine.mirror.state import Callbacks, MirrorState, Stopped, StoreSettings
-from appliance.engine.mirror.transfer import ResyncProgress
 from appliance.engine.mirror.upkeep import Sweep, Upkeep
 
 
@@ -65,7 +64,7 @@ class Store:
         self._repairer = Repairer(self._state)
         self.recovery: Final = opened.recovery
         self.losses: Final = opened.losses
-        self._resync: ResyncProgress | None = None
+        self._resync: Resync | None = None
         self._flushing = threading.Lock()
 
     @classmethod
@@ -160,7 +159,11 @@ class Store:
     def lose(self, drive: str, reason: str) -> None:
         """Control says that a drive is gone. Raises ``Stopped``."""
         self._state.check_running()
-        self._state.outsiders.pop(drive, None)
+        volume = self._state.outsiders.pop(drive, None)
+        if volume is not None:
+            if self._resync is not None and self._resync.volume is volume:
+                self._forget_resync()
+            self._state.callbacks.discard(volume)
         if drive in self._state.members:
             self._state.lose({drive: DriveFault(drive, "being present", 19, reason)})
 
@@ -177,24 +180,36 @@ class Store:
         """Start bringing an outsider back; the caller calls its ``copy`` on a thread of its own,
         then ``finish_resync`` here. Raises ``Refused``, ``DriveFault``."""
         self._state.check_running()
-        resync = Resync.begin(self._state, drive)
-        self._resync = resync.progress
+        self._resync = resync = Resync.begin(self._state, drive)
         return resync
 
     def finish_resync(self, resync: Resync) -> bool:
         """Copy what little is left and let the drive join. False: too much was written meanwhile,
-        ``copy`` once more. Raises ``Stopped``, ``DriveFault``."""
+        ``copy`` once more. Raises ``Stopped``, ``DriveFault``; ``Unavailable`` if the drive was
+        taken away meanwhile."""
         self._state.check_running()
+        if resync is not self._resync:
+            raise Unavailable("cannot let the drive join: it was taken away meanwhile")
         self._room.settle()
         joined = resync.finish()
         if joined:
             self._resync = None
         return joined
 
+    @property
+    def transferring(self) -> bool:
+        """Whether a state transfer is under way that may still end well. Any thread."""
+        return self._resync is not None
+
     def abandon_resync(self, resync: Resync) -> None:
-        """It failed; the drive stays an outsider."""
-        self._resync = None
+        """It failed; the drive stays an outsider if it is still there."""
+        if resync is self._resync:
+            self._forget_resync()
         resync.abandon()
+
+    def _forget_resync(self) -> None:
+        self._resync = None
+        self._state.dropped_blobs = None
 
     def sweep_staging(self) -> None:
         """Drop what gateways that are gone left behind."""
@@ -279,7 +294,7 @@ class Store:
                 {**dict.fromkeys(state.outsiders, "not in sync"), **state.absent}.items()
             )
         ]
-        progress = self._resync
+        progress = None if self._resync is None else self._resync.progress
         if state.stopped:
             condition = Condition.READ_ONLY
         elif progress is not None:
