@@ -41,7 +41,7 @@ from appliance.daemon.local_keys import LocalKeys, bucket_maker
 from appliance.daemon.mirror_making import make_mirror
 from appliance.daemon.mirrors import Mirrors
 from appliance.daemon.reach import Right, Rights, service_rights
-from appliance.daemon.reports import BucketReports, Facts, StatusReports, summary
+from appliance.daemon.reports import BucketReports, Facts, StatusReports
 from appliance.daemon.roles import gateway_role, store_role
 from appliance.daemon.setup import (
     make_keys,
@@ -217,6 +217,7 @@ class Control:
             ca_file=str(self._certificates.ca_file),
             roles=lambda: self._service.roles(self._expected_roles()),
             mirrors=self._disks.mirror_reports,
+            trouble=lambda: self._records.trouble,
         )
         self._status = StatusReports(facts)
         managers = Managers(
@@ -289,8 +290,7 @@ class Control:
 
     async def _tell_status(self) -> None:
         while True:
-            report = await self._status.report()
-            self._life.status(summary(report.mirrors, report.roles))
+            self._life.status((await self._status.report()).summary)
             await asyncio.sleep(STATUS_EVERY_S)
 
 

@@ -18,6 +18,7 @@ from appliance.control.tls.certificates import Certificates
 from appliance.core.errors import ApplianceError, Conflict
 from appliance.core.ports import Entropy
 from appliance.engine.interface import SYSTEM, Batch, Engine, Expect, Presence, Put
+from appliance.runtime.complaints import Complaints
 
 AUTHORITY_KEY: Final = b"tls-authority"
 _PURPOSE: Final = "certificate authority"
@@ -41,6 +42,8 @@ class Records:
         entropy: Entropy,
     ) -> None:
         self.ready: Final = asyncio.Event()
+        self.trouble = ""
+        """Why they are not ready although a mirror serves."""
         self.on_certificate: Callable[[], None] = lambda: None
         self._engine = engine
         self._vault = vault
@@ -53,6 +56,7 @@ class Records:
         """Return when everything is ready."""
         await self._serving.wait()
         attempt = 0
+        complaints = Complaints(_log)
         while True:
             try:
                 await self._vault.open()
@@ -60,9 +64,11 @@ class Records:
                 settled = await self._accounts.settle()
                 break
             except ApplianceError as error:
-                _log.warning("the appliance's records are not ready: %s", error)
+                self.trouble = f"the appliance's records are not ready: {error}"
+                complaints.say("records", self.trouble)
                 await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
                 attempt += 1
+        self.trouble = ""
         if settled:
             _log.info("%d accounts whose creation was interrupted are complete now", settled)
         self.ready.set()

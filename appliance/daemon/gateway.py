@@ -27,6 +27,7 @@ from appliance.daemon.roles import gateway_role
 from appliance.objects.limits import ObjectLimits
 from appliance.objects.store import ObjectStore
 from appliance.runtime.clock import SystemClock, SystemEntropy
+from appliance.runtime.complaints import Complaints
 from appliance.runtime.handover import take_sockets
 from appliance.runtime.ipc import Peer
 from appliance.runtime.link import Link
@@ -166,12 +167,13 @@ class GatewayRole:
     # -- the mirror
 
     async def _bring_up(self, link: Link) -> None:
+        complaints = Complaints(_log)
         while True:
             try:
                 mirror = await link.call("mirror", timeout_s=None)
                 self._engine.set(await engines.connect(self._config, mirror, role=self._role))
             except ApplianceError as error:
-                _log.warning("no mirror to serve yet: %s", error)
+                complaints.say("mirror", f"no mirror to serve yet: {error}")
                 await asyncio.sleep(RETRY_S)
             else:
                 return

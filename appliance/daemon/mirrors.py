@@ -16,6 +16,7 @@ from typing import Final
 from appliance.core.errors import ApplianceError
 from appliance.daemon.deferred import DeferredEngine
 from appliance.engine.interface import Engine, Health
+from appliance.runtime.complaints import Complaints
 
 HEALTH_S: Final = 2.0
 RETRY_S: Final = 1.0
@@ -74,13 +75,14 @@ class Mirrors:
         self._engines.clear()
 
     async def _bring_up(self, name: str) -> None:
+        complaints = Complaints(_log)
         while True:
             try:
                 await self._start_store(name)
                 engine = await self._connect(name)
                 break
             except ApplianceError as error:
-                _log.warning("mirror %s: %s", name, error)
+                complaints.say(name, f"mirror {name}: {error}")
                 await asyncio.sleep(RETRY_S)
         self._engines[name] = engine
         if name == self.first:

@@ -1,8 +1,8 @@
 """What control tells operators about the whole: status and buckets.
 
 Owns putting the parts' words together. Refuses to wait: a part that does not answer in a moment is
-shown as away. Invariant: ``healthy`` is true only when every role is there and every mirror is in
-sync.
+shown as away. Invariant: ``healthy`` is true only when every role is there, every mirror is in
+sync and control can use its records.
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ class Facts:
     ca_file: str
     roles: Callable[[], Sequence[RoleReport]]
     mirrors: Callable[[], Awaitable[Sequence[MirrorReport]]]
+    trouble: Callable[[], str] = str
+    """What else is wrong, as a sentence; empty when nothing is."""
 
 
 class StatusReports:
@@ -80,12 +82,13 @@ class StatusReports:
         except (TimeoutError, ApplianceError):
             mirrors = ()
         roles = tuple(facts.roles())
+        trouble = facts.trouble()
         away = [role for role in roles if role.state != "running"]
         healthy = not away and all(mirror.state == MirrorState.IN_SYNC.value for mirror in mirrors)
         return StatusReport(
             version=__version__,
-            summary=summary(mirrors, roles),
-            healthy=healthy and bool(mirrors),
+            summary="; ".join(filter(None, [summary(mirrors, roles), trouble])),
+            healthy=healthy and bool(mirrors) and not trouble,
             endpoint=facts.endpoint(),
             region=facts.region,
             ca_file=facts.ca_file,

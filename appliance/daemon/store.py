@@ -15,10 +15,11 @@ from typing import Any, Final
 from appliance.core.errors import ApplianceError
 from appliance.daemon.lifetime import Lifetime
 from appliance.daemon.roles import store_role
-from appliance.engine.interface import Health
+from appliance.engine.interface import Health, MirrorState
 from appliance.engine.mirror.service import StoreService
 from appliance.engine.mirror.state import StoreSettings
 from appliance.runtime.clock import SystemClock, SystemEntropy
+from appliance.runtime.complaints import Complaints
 from appliance.runtime.ipc import Peer, serve
 from appliance.runtime.link import Link
 
@@ -55,6 +56,7 @@ class StoreRole:
         self._assembly: Any = None
         self._assembled = asyncio.Event()
         self._reported: dict[str, float] = {}
+        self._complaints = Complaints(_log)
 
     async def start(self) -> None:
         """The mirror serves on return. Waits for drives as long as it takes."""
@@ -100,6 +102,7 @@ class StoreRole:
             except TimeoutError:
                 waited_s += STATUS_EVERY_S
                 health = await self._service.health()
+                self._tell_trouble(health)
                 self._life.still_starting(_words(self._mirror, health), OPEN_S)
                 if waited_s >= OPEN_S:
                     return
@@ -131,6 +134,7 @@ class StoreRole:
     async def _report_failed(self) -> None:
         """Have control mount a drive afresh that the mirror gave up; not again and again."""
         health = await self._service.health()
+        self._tell_trouble(health)
         mounted = {member["drive"] for member in self._assembly["members"]}
         now_s = self._clock.monotonic_s()
         for member in health.members:
@@ -144,14 +148,32 @@ class StoreRole:
             peer = await self._link.peer()
             peer.notify("drive_failed", [member.drive_id, member.reason])
 
+    def _tell_trouble(self, health: Health) -> None:
+        """A mirror that is not in sync is never silent, and says each reason once."""
+        if health.state is not MirrorState.IN_SYNC:
+            self._complaints.say(self._mirror, _trouble(self._mirror, health))
+        elif self._complaints.over(self._mirror):
+            _log.info("mirror %s is in sync again", self._mirror)
+
     async def _tell_status(self) -> None:
         while True:
             try:
                 self._life.status(_words(self._mirror, await self._service.health()))
                 await self._report_failed()
+                self._complaints.over("status")
             except ApplianceError as error:
-                _log.warning("%s", error)
+                self._complaints.say("status", str(error))
             await asyncio.sleep(STATUS_EVERY_S)
+
+
+def _trouble(mirror: str, health: Health) -> str:
+    reasons = [
+        f"drive {member.drive_id}: {member.reason or 'not in sync'}"
+        for member in health.members
+        if not member.in_sync
+    ]
+    why = "; ".join(filter(None, [health.reason, *reasons]))
+    return f"mirror {mirror} is {health.state.value}: {why}"
 
 
 def _words(mirror: str, health: Health) -> str:

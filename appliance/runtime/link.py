@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from appliance.core.errors import ApplianceError, Unavailable, Unreachable
+from appliance.runtime.complaints import Complaints
 from appliance.runtime.ipc import Handler, Peer, connect
 
 RETRY_S_MIN: Final = 0.02
@@ -97,6 +98,7 @@ class Link:
 
     async def _keep(self) -> None:
         delay_s = RETRY_S_MIN
+        complaints = Complaints(_log)
         while not self._closed:
             try:
                 peer = await connect(self._path, role=self._role, handlers=self._handlers)
@@ -110,10 +112,11 @@ class Link:
                 if self._on_open is not None:
                     await self._on_open(peer)
             except ApplianceError as error:
-                _log.warning("the role behind %s is not ready: %s", self._path, error)
+                complaints.say("other", f"the role behind {self._path} is not ready: {error}")
                 peer.close()
                 await asyncio.sleep(RETRY_S_MAX)
                 continue
+            complaints.over("other")
             async with self._changed:
                 self._peer = peer
                 self._changed.notify_all()

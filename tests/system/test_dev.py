@@ -246,6 +246,8 @@ def test_a_missing_drive_is_done_without_and_brought_up_to_date_when_it_is_back(
         away.rename(drive)
         service.process.send_signal(signal.SIGHUP)
         _eventually("the mirror is in sync", lambda: bool(_status(service)["healthy"]))
+        _eventually("it is told", lambda: "mirror m0 is in sync again" in service.log.read_text())
+        assert service.log.read_text().count("warning: mirror m0 is degraded: drive ") == 1
         for key, body in (("both", b"1"), ("one", b"2")):
             found = client.get_object(Bucket=service.main.bucket, Key=key)
             assert found["Body"].read() == body

@@ -25,6 +25,7 @@ from appliance.control.disks.permissions import Owners, give_to_store
 from appliance.control.disks.plan import Plan, Trouble, decide, doubtful
 from appliance.core.drives import Drive
 from appliance.core.errors import ApplianceError, DriveFault, DriveTimeout, NotFound
+from appliance.runtime.complaints import Complaints
 
 T = TypeVar("T")
 Subscriber = Callable[[Assembly], None]
@@ -53,6 +54,7 @@ class Reality:
         self._mirrors_directory = mirrors_directory
         self._owners = owners
         self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="disks")
+        self._complaints = Complaints(_log)
         self._wake = asyncio.Event()
         self._published = asyncio.Condition()
         self._worker: asyncio.Task[None] | None = None
@@ -110,8 +112,9 @@ class Reality:
             self._wake.clear()
             try:
                 await self.ensure()
+                self._complaints.over("all")
             except ApplianceError as error:
-                _log.error("%s", error)
+                self._complaints.say("all", str(error))
 
     def _needs_retry(self) -> bool:
         return any(trouble.retry for trouble in self.troubles.values())
@@ -145,6 +148,7 @@ class Reality:
             drive.node for drive, answer in zip(suspects, heard, strict=True) if answer is True
         }
         plan = decide(drives, mounted, answering, self._reported)
+        self._complain(plan.troubles)
         self.troubles = {trouble.node: trouble for trouble in plan.troubles}
         if not plan.unmounts:
             # Mounts that an earlier life of this process made.
@@ -152,6 +156,14 @@ class Reality:
                 if drive.drive_id in mounted and drive.drive_id not in self.present:
                     await self._admit(drive, mounted[drive.drive_id].path)
         return plan
+
+    def _complain(self, troubles: Sequence[Trouble]) -> None:
+        for each in troubles:
+            self._complaints.say(
+                f"{each.node} left alone", f"drive {each.drive_id} at {each.node}: {each.why}"
+            )
+        for node in self.troubles.keys() - {each.node for each in troubles}:
+            self._complaints.over(f"{node} left alone")
 
     async def _act(self, plan: Plan) -> bool:
         acted = False
@@ -191,11 +203,12 @@ class Reality:
             return False
         self._mount_count += 1
         self.present[drive.drive_id] = PresentDrive(passport, path, self._mount_count)
+        self._complaints.over(drive.node)
         _log.info("drive %s (%s) is in its place", drive.drive_id, drive.identity)
         return True
 
     def _note_fault(self, drive: Drive, fault: DriveFault) -> None:
-        _log.warning("%s", fault)
+        self._complaints.say(drive.node, str(fault))
         # What the device answered plainly, such as that there is no passport, time will not cure.
         retry = fault.errno not in {0, errno.ENOENT}
         self.troubles[drive.node] = Trouble(drive.node, drive.drive_id, str(fault), retry=retry)

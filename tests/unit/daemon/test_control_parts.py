@@ -16,6 +16,7 @@ from appliance.control.keys.files import (
     read_recovery_public,
     write_master_key,
 )
+from appliance.control.keys.vault import Vault
 from appliance.control.tls.certificates import Certificates
 from appliance.core.admin import MirrorReport, RoleReport
 from appliance.core.errors import InvalidInput, NotFound, Refused, Unavailable, Unreachable
@@ -60,6 +61,46 @@ def test_the_authority_follows_the_data_to_a_new_machine(tmp_path: Path) -> None
         assert new.ca_file.read_bytes() == old.ca_file.read_bytes()
 
     asyncio.run(scenario())
+
+
+def test_records_under_another_master_key_are_told_once_and_make_nothing_healthy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("appliance.daemon.control_records._RETRY_S", (0.0,))
+
+    async def scenario() -> None:
+        house, serving = House(SimulatedEngine()), asyncio.Event()
+        serving.set()
+        certificates = Certificates(tmp_path, "localhost", SystemClock())
+        certificates.ensure()
+        await _records(house, certificates, serving).bring_up()
+        other = House(house.engine)
+        other.vault = Vault(house.engine, MasterKey(b"o" * 32), SeededEntropy(2), None)
+        tries = 0
+
+        async def open_vault() -> None:
+            nonlocal tries
+            tries += 1
+            await Vault.open(other.vault)
+
+        monkeypatch.setattr(other.vault, "open", open_vault)
+        records = _records(other, certificates, serving)
+        trying = asyncio.create_task(records.bring_up())
+        while tries < 3:  # noqa: ASYNC110 - each turn lets it try again
+            await asyncio.sleep(0)
+        trying.cancel()
+        mirror = MirrorReport("m0", "00", "in sync")
+
+        async def mirrors() -> list[MirrorReport]:
+            return [mirror]
+
+        facts = Facts(lambda: "", "r", "ca", list, mirrors, lambda: records.trouble)
+        report = await StatusReports(facts).report()
+        assert not report.healthy
+        assert "put the right master key back" in report.summary
+
+    asyncio.run(scenario())
+    assert sum("put the right master key back" in each for each in caplog.messages) == 1
 
 
 def test_mirrors_are_connected_once_and_asked_without_waiting() -> None:
