@@ -71,7 +71,8 @@ class File(Protocol):
         ...
 
     def write_at(self, offset: int, data: Buffer) -> None:
-        """Write all of ``data``. Durable on return only if the file was opened ``durable``."""
+        """Write all of ``data``. Durable on return only if the file was opened ``durable``. Memory
+        that is aligned to a page spares a ``direct`` file a copy."""
         ...
 
     def flush(self) -> None:
@@ -106,11 +107,18 @@ class Volume(Protocol):
         ...
 
     def open(
-        self, path: str, *, write: bool = False, create: bool = False, durable: bool = False
+        self,
+        path: str,
+        *,
+        write: bool = False,
+        create: bool = False,
+        durable: bool = False,
+        direct: bool = False,
     ) -> File:
         """Open a file. ``create`` demands that it does not exist yet. ``durable``: each write is on
         stable storage when it returns (O_DSYNC, and O_DIRECT where the file system has it: offsets
-        and lengths must then be multiples of 4,096)."""
+        and lengths must then be multiples of 4,096). ``direct``: the same without the first half,
+        for much that is written and flushed once."""
         ...
 
     def make_directory(self, path: str) -> None:

@@ -5,7 +5,7 @@ Owns every file descriptor of a drive. Refuses paths that lead out of the direct
 
 Durable files use O_DSYNC, and O_DIRECT where the file system has it: then data never waits in the
 page cache, where a failed write-back would be reported once and forgotten. O_DIRECT needs memory
-aligned to the block, so writes are copied through one page-aligned buffer per file.
+aligned to the block, so what is not is copied through one page-aligned buffer per file.
 """
 
 from __future__ import annotations
@@ -112,8 +112,11 @@ class DirectoryFile:
                 self._write_all(view, offset)
                 return
             if offset % BLOCK_BYTES or len(view) % BLOCK_BYTES:
-                raise OSError(errno.EINVAL, "a durable write must be of whole blocks")
-            self._write_direct(view, offset)
+                raise OSError(errno.EINVAL, "a direct write must be of whole blocks")
+            if _is_aligned(view):
+                self._write_all(view, offset)
+            else:
+                self._write_direct(view, offset)
 
     def _write_direct(self, view: memoryview, offset: int) -> None:
         if self._bounce is None or len(self._bounce) < len(view):
@@ -168,6 +171,14 @@ class DirectoryFile:
                 pass
 
 
+def _is_aligned(view: memoryview) -> bool:
+    """Whether the kernel can write from this memory directly. Only writable memory can tell where
+    it is; other memory is somewhere in the heap anyway."""
+    if view.readonly or not len(view):
+        return False
+    return ctypes.addressof(ctypes.c_char.from_buffer(view)) % BLOCK_BYTES == 0
+
+
 def _fallocate_keep_size(descriptor: int, length: int) -> None:
     """fallocate(2) with FALLOC_FL_KEEP_SIZE, which ``os`` does not offer. A file system without it
     reserves nothing, which costs only an earlier warning of a full drive."""
@@ -202,7 +213,13 @@ class DirectoryVolume:
         return self._direct is True
 
     def open(
-        self, path: str, *, write: bool = False, create: bool = False, durable: bool = False
+        self,
+        path: str,
+        *,
+        write: bool = False,
+        create: bool = False,
+        durable: bool = False,
+        direct: bool = False,
     ) -> DirectoryFile:
         """See ``core.ports.Volume``."""
         check_path(self._name, path)
@@ -210,12 +227,14 @@ class DirectoryVolume:
         if create:
             flags |= os.O_CREAT | os.O_EXCL
         with _faults(self._name, f"opening {path}"):
-            if not durable:
-                descriptor = os.open(path, flags, _MODE, dir_fd=self._root)
-                return DirectoryFile(self._name, path, descriptor, direct=False)
-            return self._open_durable(path, flags | os.O_DSYNC)
+            if durable:
+                return self._open_direct(path, flags | os.O_DSYNC)
+            if direct:
+                return self._open_direct(path, flags)
+            descriptor = os.open(path, flags, _MODE, dir_fd=self._root)
+            return DirectoryFile(self._name, path, descriptor, direct=False)
 
-    def _open_durable(self, path: str, flags: int) -> DirectoryFile:
+    def _open_direct(self, path: str, flags: int) -> DirectoryFile:
         if self._direct is not False:
             try:
                 descriptor = os.open(path, flags | os.O_DIRECT, _MODE, dir_fd=self._root)

@@ -157,10 +157,16 @@ class TracingVolume:
         return self._volume.name
 
     def open(
-        self, path: str, *, write: bool = False, create: bool = False, durable: bool = False
+        self,
+        path: str,
+        *,
+        write: bool = False,
+        create: bool = False,
+        durable: bool = False,
+        direct: bool = False,
     ) -> TracingFile:
         """See ``core.ports.Volume``."""
-        file = self._volume.open(path, write=write, create=create, durable=durable)
+        file = self._volume.open(path, write=write, create=create, durable=durable, direct=direct)
         if create:
             self._trace.add(self.name, "open", path)
         return TracingFile(file, self._trace, self.name, path, durable=durable)

@@ -84,13 +84,21 @@ class SimulatedFile:
     """An open file of a ``SimulatedVolume``."""
 
     def __init__(
-        self, volume: SimulatedVolume, path: str, inode: Inode, *, write: bool, durable: bool
+        self,
+        volume: SimulatedVolume,
+        path: str,
+        inode: Inode,
+        *,
+        write: bool,
+        durable: bool,
+        direct: bool = False,
     ) -> None:
         self._volume = volume
         self._path = path
         self._inode = inode
         self._write = write
         self._durable = durable
+        self._direct = durable or direct
 
     def read_at(self, offset: int, length: int, *, past_cache: bool = False) -> bytes:
         self._volume.check(self._path)
@@ -105,9 +113,9 @@ class SimulatedFile:
         self._volume.check(self._path)
         assert self._write, f"{self._path} is open for reading only"
         content = bytes(data)
-        if self._durable:
+        if self._direct:
             assert offset % BLOCK_BYTES == 0 and len(content) % BLOCK_BYTES == 0, (
-                "a durable write must be of whole blocks"
+                "a direct write must be of whole blocks"
             )
         self._volume.disk.write(self._inode, self._path, offset, content, durable=self._durable)
 
@@ -172,7 +180,13 @@ class SimulatedVolume:
         return DriveFault(self.name, f"using {path}", code)
 
     def open(
-        self, path: str, *, write: bool = False, create: bool = False, durable: bool = False
+        self,
+        path: str,
+        *,
+        write: bool = False,
+        create: bool = False,
+        durable: bool = False,
+        direct: bool = False,
     ) -> SimulatedFile:
         tree = self.disk.tree
         if not create:
@@ -184,7 +198,7 @@ class SimulatedVolume:
             inode = tree[path]
             if inode is None:
                 raise self._fault(errno.EISDIR, path)
-            return SimulatedFile(self, path, inode, write=write, durable=durable)
+            return SimulatedFile(self, path, inode, write=write, durable=durable, direct=direct)
         stays_on = self._begin("create", path)
         if path in tree:
             raise self._fault(errno.EEXIST, path)
@@ -193,7 +207,7 @@ class SimulatedVolume:
         self.disk.change("create", path, "", inode)
         if not stays_on:
             raise PowerCut
-        return SimulatedFile(self, path, inode, write=True, durable=durable)
+        return SimulatedFile(self, path, inode, write=True, durable=durable, direct=direct)
 
     def _need_directory(self, path: str) -> None:
         if path not in self.disk.tree:

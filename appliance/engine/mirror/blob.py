@@ -11,7 +11,7 @@ Owns the form; refuses nothing by exception: a chunk that does not verify is rep
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NewType
 
 from awscrt.checksums import crc32c
@@ -84,6 +84,41 @@ def encode_chunks(blob_id: bytes, first: int, data: Buffer) -> bytes:
         pieces.append(_seal(blob_id, number, payload))
         pieces.append(payload)
     return b"".join(pieces)
+
+
+def encode_chunks_into(
+    room: memoryview, blob_id: bytes, first: int, pieces: Iterable[Buffer]
+) -> int:
+    """``encode_chunks`` of the pieces' bytes, copied once, to ``room``; how many bytes they are."""
+    at, number, filled = 0, first, 0
+
+    def seal() -> int:
+        body = at + HEADER_BYTES
+        room[at:body] = _seal(blob_id, number, room[body : body + filled])
+        return body + filled
+
+    for piece in pieces:
+        view, start = memoryview(piece), 0
+        while start < len(view):
+            length = min(CHUNK_BYTES - filled, len(view) - start)
+            to = at + HEADER_BYTES + filled
+            room[to : to + length] = view[start : start + length]
+            start, filled = start + length, filled + length
+            if filled == CHUNK_BYTES:
+                at, number, filled = seal(), number + 1, 0
+    return seal() if filled else at
+
+
+def cut(pieces: Sequence[Buffer], size: int) -> tuple[list[Buffer], list[Buffer]]:
+    """The first ``size`` bytes of the pieces, and the rest."""
+    taken: list[Buffer] = []
+    for number, piece in enumerate(pieces):
+        if len(piece) > size:
+            view = memoryview(piece)
+            return [*taken, view[:size]], [view[size:], *pieces[number + 1 :]]
+        taken.append(piece)
+        size -= len(piece)
+    return taken, []
 
 
 def decode_chunks(

@@ -14,9 +14,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import mmap
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,15 +29,17 @@ from appliance.engine.mirror.blob import (
     BLOB_ID_BYTES,
     CHUNK_BYTES,
     FRAME_BYTES,
-    encode_chunks,
+    cut,
+    encode_chunks_into,
     file_bytes,
     staged_path,
 )
+from appliance.engine.mirror.format import BLOCK_BYTES
 
 PIECE_BYTES: Final = 1024 * 1024
-"""What is written at once; one such piece is in flight while the next is collected."""
-FLUSH_EVERY_BYTES: Final = 32 * 1024 * 1024
-"""Flushing along the way keeps the last flush, which the client waits for, short."""
+"""What is written at once; one such piece is in flight while the next is collected. Past the page
+cache, which would cost more than encrypting: nothing is left to write when it is time to flush."""
+_ROOM_BYTES: Final = PIECE_BYTES // CHUNK_BYTES * FRAME_BYTES + BLOCK_BYTES
 
 
 @dataclass(eq=False, slots=True)
@@ -170,28 +173,34 @@ class MirrorBlobWriter:
     def __init__(self, context: StagingContext, size_bytes: int | None) -> None:
         self._context = context
         self._known = size_bytes
-        self._buffer = bytearray()
+        self._pieces: list[Buffer] = []
+        self._gathered = 0
         self._size = 0
         self._ended = False
         self._blob_id = b""
         self._trace: _Trace | None = None
         self._finalizer: weakref.finalize[..., MirrorBlobWriter] | None = None
         self._chunks = 0
-        self._unflushed = 0
+        self._room = memoryview(b"")
+        """Page-aligned: the piece on its way, framed, behind what is less than a block of the one
+        before."""
+        self._kept = 0
+        self._written = 0
         self._flight: asyncio.Task[None] | None = None
 
     async def write(self, data: Buffer) -> None:
         """Append; returns once at most one piece is on its way."""
         if self._ended:
             raise InvalidInput("the blob is finished or aborted")
-        self._buffer += data
+        self._pieces.append(bytes(data))  # the caller may use its buffer again
+        self._gathered += len(data)
         self._size += len(data)
         if self._trace is None:
             if self._size <= self._context.inline_limit_bytes:
                 return
             await self._open()
-        if len(self._buffer) >= PIECE_BYTES:
-            await self._launch(len(self._buffer) // CHUNK_BYTES * CHUNK_BYTES)
+        while self._gathered >= PIECE_BYTES:
+            await self._launch(PIECE_BYTES)
 
     async def finish(self) -> InlineBlob | StagedBlob:
         """Flush every copy; see the module's invariant."""
@@ -199,12 +208,12 @@ class MirrorBlobWriter:
             raise InvalidInput("the blob is finished or aborted")
         self._ended = True
         if self._trace is None:
-            return InlineBlob(bytes(self._buffer))
+            return InlineBlob(b"".join(self._pieces))
         try:
-            if self._buffer:
-                await self._launch(len(self._buffer))
+            await self._launch(self._gathered, last=True)
             await self._land()
-            self._flight = asyncio.create_task(self._each(_flush), name="staged flush")
+            flush = partial(_flush, length=file_bytes(self._size))
+            self._flight = asyncio.create_task(self._each(flush), name="staged flush")
             await self._land()
             stamps = self._stamps()
         except BaseException:
@@ -247,6 +256,7 @@ class MirrorBlobWriter:
         if not members:
             raise Unavailable("cannot store: no drive of the mirror is in sync")
         self._blob_id = self._context.entropy.token(BLOB_ID_BYTES)
+        self._room = memoryview(mmap.mmap(-1, _ROOM_BYTES))
         self._trace = trace = _Trace(
             staged_path(self._context.directory, self._blob_id), self._context.graveyard
         )
@@ -273,35 +283,40 @@ class MirrorBlobWriter:
         if not trace.copies:
             raise Unavailable("cannot store: no drive of the mirror takes a new blob")
 
-    async def _launch(self, size: int) -> None:
-        """Send the first ``size`` bytes of the buffer on their way, after the piece before."""
+    async def _launch(self, size: int, *, last: bool = False) -> None:
+        """Send the first ``size`` bytes gathered on their way, after the piece before."""
         await self._land()
-        whole, self._buffer = self._buffer, bytearray(memoryview(self._buffer)[size:])
+        pieces, self._pieces = cut(self._pieces, size)
+        self._gathered -= size
         first, self._chunks = self._chunks, self._chunks + -(-size // CHUNK_BYTES)
-        self._unflushed += size
-        flush = self._unflushed >= FLUSH_EVERY_BYTES
-        if flush:
-            self._unflushed = 0
-        self._flight = asyncio.create_task(
-            self._append(memoryview(whole)[:size], first, flush), name="staged piece"
-        )
+        self._flight = asyncio.create_task(self._append(pieces, first, last), name="staged piece")
 
     async def _land(self) -> None:
         if self._flight is not None:
             await asyncio.shield(self._flight)  # a cancelled caller must not stop it half way
             self._flight = None
 
-    async def _append(self, data: memoryview, first: int, flush: bool) -> None:
+    async def _append(self, pieces: Sequence[Buffer], first: int, last: bool) -> None:
         assert self._trace is not None, "only staged blobs have files"
         threads = self._trace.copies[0].member.threads
-        raw = await asyncio.wrap_future(threads.submit(encode_chunks, self._blob_id, first, data))
+        framing = threads.submit(self._frame, pieces, first, last)
+        end = await asyncio.wrap_future(framing)
+        whole, offset = end // BLOCK_BYTES * BLOCK_BYTES, self._written
+        if whole:
+            await self._each(lambda copy: copy.file.write_at(offset, self._room[:whole]))
+        self._written += whole
+        self._kept = end - whole
+        self._room[: self._kept] = self._room[whole:end]
 
-        def write(copy: _Copy) -> None:
-            copy.file.write_at(first * FRAME_BYTES, raw)
-            if flush:
-                copy.file.flush()
-
-        await self._each(write)
+    def _frame(self, pieces: Sequence[Buffer], first: int, last: bool) -> int:
+        """Where in the room the framed pieces end; the last block is filled up."""
+        at = self._kept
+        end = at + encode_chunks_into(self._room[at:], self._blob_id, first, pieces)
+        if last:
+            padding = -end % BLOCK_BYTES
+            self._room[end : end + padding] = bytes(padding)
+            end += padding
+        return end
 
     async def _each(self, work: Callable[[_Copy], None]) -> None:
         """Do it on every copy side by side; a copy whose drive fails is given up."""
@@ -335,7 +350,8 @@ class MirrorBlobWriter:
         return False
 
 
-def _flush(copy: _Copy) -> None:
+def _flush(copy: _Copy, length: int) -> None:
+    copy.file.truncate(length)  # the last block was written whole
     copy.file.flush()
 
 
@@ -354,7 +370,7 @@ def _remove_later(trace: _Trace, copy: _Copy, future: asyncio.Future[None]) -> N
 def _create(volume: Volume, path: str, length: int | None, reserve_bytes: int) -> File:
     if volume.space().free_bytes - (length or 0) < reserve_bytes:
         raise DriveFault(volume.name, f"making {path}", errno.ENOSPC, "the reserve is reached")
-    file = volume.open(path, write=True, create=True)
+    file = volume.open(path, write=True, create=True, direct=True)
     if length is not None:
         try:
             file.allocate(length)
