@@ -145,25 +145,31 @@ class Opener:
         """The plaintext of the frames completed by these bytes, trimmed to the range."""
         self._left -= len(sealed)
         assert self._left >= 0, "more bytes than the span has"
-        if self._held:
-            sealed = b"".join((self._held, sealed))
-        whole = len(sealed) // SEALED_FRAME_BYTES * SEALED_FRAME_BYTES
-        if self._left == 0:
-            whole = len(sealed)
         with memoryview(sealed) as view:
-            opened = b"".join(self._frames(view[:whole]))
-            self._held = bytes(view[whole:])
-        return self._trim(opened)
+            return self._trim(b"".join(self._frames(view)))
 
     def _frames(self, sealed: memoryview) -> Iterator[bytes]:
-        for position in range(0, len(sealed), SEALED_FRAME_BYTES):
-            frame = sealed[position : position + SEALED_FRAME_BYTES]
-            nonce = _nonce(self._number, final=self._number == self._last_frame)
-            try:
-                yield self._cipher.decrypt(nonce, frame, self._write_id)
-            except (InvalidTag, ValueError) as error:
-                raise DataLost(f"content frame {self._number} is not authentic") from error
-            self._number += 1
+        """The frames that are complete, the last one of the span too; the rest is held."""
+        position = 0
+        while position < len(sealed):
+            end = position + SEALED_FRAME_BYTES - len(self._held)
+            frame: Buffer = sealed[position:end]
+            if self._held:
+                frame, self._held = b"".join((self._held, frame)), b""
+            if end > len(sealed) and self._left:
+                self._held = bytes(frame)
+                return
+            yield self._open(frame)
+            position = end
+
+    def _open(self, frame: Buffer) -> bytes:
+        nonce = _nonce(self._number, final=self._number == self._last_frame)
+        try:
+            opened = self._cipher.decrypt(nonce, frame, self._write_id)
+        except (InvalidTag, ValueError) as error:
+            raise DataLost(f"content frame {self._number} is not authentic") from error
+        self._number += 1
+        return opened
 
     def _trim(self, opened: bytes) -> bytes:
         if self._skip and opened:

@@ -21,6 +21,7 @@ from typing import Final, TypeAlias
 from appliance.core.errors import ApplianceError
 from appliance.daemon.config import Config
 from appliance.daemon.exits import EXIT_FAILED, PARENT_VARIABLE, complain
+from appliance.runtime.heap import settle_heap
 from appliance.system.systemd import Notifier, watchdog_interval_s
 
 _MICROSECONDS: Final = 1_000_000
@@ -118,6 +119,7 @@ class Lifetime:
 
 def live(role: str, config: Config, body: Body) -> int:
     """Run a role until it ends; its exit code."""
+    settle_heap()
     try:
         with asyncio.Runner(loop_factory=_event_loop) as runner:
             runner.run(_run(role, config, body))
