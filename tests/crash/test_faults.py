@@ -14,6 +14,7 @@ from appliance.core.errors import (
     EngineError,
     NoSpace,
 )
+from appliance.engine.mirror.assembled import Orders
 from appliance.engine.mirror.blob import blob_path
 from appliance.engine.mirror.messages import Order
 from appliance.engine.mirror.place import InlinePlace, decode_place
@@ -193,6 +194,54 @@ def test_a_double_fault_in_the_log_is_reported_and_read_only(machine: Machine) -
     assert store.stopped
     with pytest.raises(Stopped):
         store.commit([put(b"new", 100)])
+
+
+def test_accepted_losses_are_remembered_on_every_drive(machine: Machine) -> None:
+    """Also by a drive that joins later, and by one alone; what is lost after that is told anew."""
+    store = machine.open()
+    for number in range(1, 10):
+        commit(store, put(b"k%d" % number, number))
+
+    def ruin(key: bytes) -> None:
+        place = decode_place(blob_of(machine, key).place)
+        assert isinstance(place, InlinePlace)
+        machine.drop_store()
+        for disk in machine.disks.values():
+            disk.flip(segment_path(place.location.segment), place.location.offset + 90)
+        forget_index()
+
+    def forget_index() -> None:
+        machine.drop_store()
+        shutil.rmtree(machine.index_directory)
+        machine.index_directory.mkdir()
+
+    ruin(b"k4")
+    assert len(machine.open().losses) == 2, "one line for each drive"
+    machine.drop_store()
+    store = machine.open(orders=Orders(waited=True, accept_losses=True))
+    assert not store.losses
+    assert any("accepted" in alert for alert in machine.alerts)
+    commit(store, put(b"new", 100))
+    for _ in range(2):
+        forget_index()
+        store = machine.open()
+        assert store.losses == []
+        with machine.reader() as reader:
+            found = [r.key for r in reader.scan(PARTITION, b"", b"\xff", 100, False)]
+        assert sorted([b"new", *(b"k%d" % n for n in range(1, 10) if n != 4)]) == found
+    store.lose("drive-b", "broken")
+    machine.disks["drive-b"].restore_image({"": None})
+    bring_back(machine, "drive-b")
+    forget_index()
+    store = machine.open("drive-b")
+    assert store.losses == []
+    machine.drop_store()
+    machine.open()
+    bring_back(machine, "drive-a")
+    ruin(b"k7")
+    store = machine.open()
+    assert len(store.losses) == 2
+    assert all("batches 8 to 8" in loss for loss in store.losses)
 
 
 def test_released_blobs_and_orphans_go(machine: Machine) -> None:

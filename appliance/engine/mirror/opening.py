@@ -128,11 +128,17 @@ class _Start:
         segment_size = self._open_members(serve, roll.found)
         self._index, position = self._open_index()
         everywhere = position is not None and self._everywhere(position)
-        recovery = recover_logs(self._members, _tail_after(position) if everywhere else None)
+        recovery = recover_logs(
+            self._members,
+            _tail_after(position) if everywhere else None,
+            accept_losses=self._orders.accept_losses,
+        )
         if position is not None and recovery.last is None:
             recovery.last = self._rewrite(position)
         if recovery.losses and not self._orders.accept_losses:
             return self._opened(serve, segment_size, recovery, list(recovery.losses))
+        for loss in recovery.losses:
+            self._callbacks.alert(f"lost, as accepted: {loss}")
         BlobKeeper(self._calls).ensure(self._members, file_blobs(recovery.last))
         replay(self._index, next(iter(self._members.values())).log, _tail_after(position))
         opened = self._opened(serve, segment_size, recovery, [])

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from appliance.core.errors import DriveFault
+from appliance.engine.mirror.accepted import Loss, loss_of, read_losses, write_losses
 from appliance.engine.mirror.format import BlobKind, DecodedBatch, FileBlob, Kind, decode_file_blob
 from appliance.engine.mirror.log import Damage, LogScan
 from appliance.engine.mirror.member import Member
@@ -44,8 +45,8 @@ class Survey:
 
 @dataclass(slots=True)
 class LogRecovery:
-    """The common log. ``repaired`` counts repairs by drive; ``losses`` tells what no drive has;
-    ``lied`` names drives that lack more than a crash can explain."""
+    """The common log. ``repaired`` counts repairs by drive; ``losses`` tells what no drive has and
+    nobody has accepted to lose; ``lied`` names drives that lack more than a crash can explain."""
 
     table: SegmentTable = field(default_factory=SegmentTable)
     tail: Tail = field(default_factory=Tail)
@@ -53,6 +54,8 @@ class LogRecovery:
     repaired: dict[str, int] = field(default_factory=dict)
     copied_batches: int = 0
     losses: list[str] = field(default_factory=list)
+    accepted: set[Loss] = field(default_factory=set)
+    unaccepted: set[Loss] = field(default_factory=set)
     lied: list[str] = field(default_factory=list)
 
     def count(self, drive: str) -> None:
@@ -60,14 +63,19 @@ class LogRecovery:
         self.repaired[drive] = self.repaired.get(drive, 0) + 1
 
 
-def recover_logs(members: Mapping[str, Member], after: Tail | None) -> LogRecovery:
+def recover_logs(
+    members: Mapping[str, Member], after: Tail | None, *, accept_losses: bool = False
+) -> LogRecovery:
     """Make the members' logs one. ``after``: everything up to there is known good (the index has
-    applied it from this log). Raises ``DriveFault``."""
+    applied it from this log). ``accept_losses``: go on without what no drive has, and remember that
+    on every drive. Raises ``DriveFault``."""
     recovery = LogRecovery()
+    for member in members.values():
+        recovery.accepted |= read_losses(member.volume)
     surveys: dict[str, Survey] = {}
     for _ in range(ROUNDS_MAX):
         surveys = {drive: survey(member, after) for drive, member in members.items()}
-        recovery.losses = []
+        recovery.losses, recovery.unaccepted = [], set()
         changed = _align_segments(members, surveys)
         changed = _repair(members, surveys, recovery) or changed
         if not changed:
@@ -81,7 +89,10 @@ def recover_logs(members: Mapping[str, Member], after: Tail | None) -> LogRecove
     for drive, found in surveys.items():
         if found.tail != ahead.tail:
             recovery.losses.append(f"the log of drive {drive} cannot be made equal to its peer's")
-    if not recovery.losses and recovery.last is not None:
+    if accept_losses and recovery.unaccepted:
+        for member in members.values():
+            write_losses(member.volume, recovery.accepted | recovery.unaccepted)
+    if (accept_losses or not recovery.losses) and recovery.last is not None:
         for member in members.values():
             member.log.rewrite(recovery.last)
     return recovery
@@ -144,7 +155,10 @@ def _repair(
     for drive, found in surveys.items():
         for damage in found.damage:
             peer = _sound_peer(drive, damage, members, surveys)
+            if peer is None and any(known.covers(damage) for known in recovery.accepted):
+                continue
             if peer is None:
+                recovery.unaccepted.add(loss_of(damage))
                 recovery.losses.append(
                     f"drive {drive}: log segment {damage.segment:08x} at {damage.offset}: "
                     f"{damage.reason} (batches {damage.first_sequence} to "

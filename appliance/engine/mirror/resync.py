@@ -22,7 +22,7 @@ from appliance.core.ports import Volume
 from appliance.engine.mirror.adoption import unlink_quietly
 from appliance.engine.mirror.attach import claim_outsider, trusted_sequence
 from appliance.engine.mirror.blob import blob_path, file_bytes
-from appliance.engine.mirror.format import DecodedBatch, FileBlob
+from appliance.engine.mirror.format import BLOCK_BYTES, DecodedBatch, FileBlob
 from appliance.engine.mirror.index import IndexReader
 from appliance.engine.mirror.log import Log, LogReader
 from appliance.engine.mirror.member import Member
@@ -105,6 +105,7 @@ class Resync:
         if self._followed == Tail():
             self._count(goal)
             self._transfer.compare_blobs()
+            self._transfer.copy_losses()
         else:
             for blob in self._blobs_since(self._followed):
                 self._transfer.copy_blob(blob)
@@ -135,8 +136,8 @@ class Resync:
     def _walk(
         self, log: Log, goal: _Goal, after: Tail, heal: Callable[[int], None] | None = None
     ) -> Iterator[DecodedBatch | None]:
-        """The batches of a log behind ``after`` up to the goal; None for a segment's rest that does
-        not verify, even after ``heal`` was given its chance."""
+        """The batches of a log behind ``after`` up to the goal; None for a part that does not
+        verify, even after ``heal`` was given its chance."""
         used = sorted(
             (s for s in goal.segments if s.first_sequence and s.last_sequence > after.sequence),
             key=lambda state: state.first_sequence,
@@ -153,11 +154,25 @@ class Resync:
                     heal(segment.segment)
                     may_heal = False
                     continue
-                yield batch
                 if batch is None:
-                    break
+                    yield None
+                    found = self._next_batch(log, segment, offset, sequence)
+                    if found is None:
+                        break
+                    offset, batch = found
+                yield batch
                 sequence = batch.header.place.sequence
                 offset += batch.header.padded_bytes
+
+    def _next_batch(
+        self, log: Log, segment: SegmentState, offset: int, sequence: int
+    ) -> tuple[int, DecodedBatch] | None:
+        """The first batch behind a bad one, and where it lies."""
+        for at in range(offset + BLOCK_BYTES, self._state.segment_size_bytes, BLOCK_BYTES):
+            batch = _read_batch(log, segment, at)
+            if batch is not None and batch.header.place.sequence > sequence:
+                return at, batch
+        return None
 
     def _verify(self, goal: _Goal) -> None:
         """Every batch on the target verifies, and the last is the members' last. A segment that was

@@ -17,6 +17,7 @@ from typing import Final
 
 from appliance.core.errors import DataLost, DriveFault, DriveTimeout
 from appliance.core.ports import Volume
+from appliance.engine.mirror.accepted import read_losses, write_losses
 from appliance.engine.mirror.adoption import (
     PARTIAL_SUFFIX,
     copy_blob,
@@ -72,6 +73,12 @@ class Transfer:
         for path, _ in _blob_files(target):
             if path not in wanted:
                 unlink_quietly(target, path)
+
+    def copy_losses(self) -> None:
+        """What the operator accepted to lose is lost on the target as well."""
+        losses = read_losses(self._source.volume)
+        if losses != read_losses(self._target.volume):
+            write_losses(self._target.volume, losses)
 
     def copy_blob(self, blob: FileBlob) -> None:
         """Make the target's copy of one blob good and its name durable."""
