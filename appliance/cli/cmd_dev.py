@@ -35,11 +35,17 @@ def become(arguments: list[str]) -> None:
     multiple=True,
     help="A directory that serves as a drive; give two. Default: two inside the state.",
 )
-@click.option("--port", type=click.IntRange(0, 65535), help="HTTPS port; 0 takes a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="HTTPS port, 8443 if not given; 0 takes a free one.",
+)
 @click.option(
     "--plain-http", type=click.IntRange(0, 65535), help="Also serve HTTP here (development only)."
 )
-@click.option("--accounts", help="Accounts to make, as NAME,NAME,...")
+@click.option(
+    "--accounts", help="Accounts to make, as NAME,NAME,...; one called main if not given."
+)
 @click.option(
     "--ready-file",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -53,9 +59,10 @@ def dev(
     accounts: str | None,
     ready_file: Path | None,
 ) -> None:
-    """Run the whole service in the foreground, with directories as drives.
+    """Run the whole service here, for development.
 
-    No root is needed. Ctrl-C or SIGTERM stops it and loses nothing.
+    In the foreground, with directories as drives; no root is needed. Ctrl-C or SIGTERM
+    stops it and loses nothing. When it cannot start, the exit code is one of sysexits.h.
 
     \b
     Examples:

@@ -15,7 +15,9 @@ from appliance.core.errors import ApplianceError
 @json_option
 @pass_context
 def status(context: Context, check: bool) -> None:
-    """Show whether the appliance serves, its processes, mirrors and running jobs.
+    """Show how the appliance is.
+
+    Whether it serves, its processes, its mirrors with their drives, and running jobs.
 
     \b
     Examples:

@@ -100,6 +100,9 @@ def run(arguments: Sequence[str], context: Context) -> int:
         # The reader of our pipe left; keep the interpreter from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+    except OSError as error:
+        output.complain(f"cannot write the answer: {error.strerror or error}")
+        return EXIT_FAILED
     except Exception as error:  # noqa: BLE001  outermost: an operator never meets a traceback
         output.complain(
             f"an unexpected fault: {type(error).__name__}: {error}; please report it with the "

@@ -54,14 +54,26 @@ class Output:
         self.stdout.write(json.dumps(body, indent=2, ensure_ascii=False) + "\n")
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table for people. Cells may carry rich markup; escape foreign text with ``plain``."""
+        """A table for people. Cells may carry rich markup; escape foreign text with ``plain``. On
+        a terminal that is too narrow for it every row is a paragraph."""
+        console = self._console()
         table = Table(box=None, pad_edge=False, header_style="bold")
         for number, header in enumerate(headers):
             # The first column is what a person copies: never broken on a narrow terminal.
             table.add_column(header, overflow="fold", no_wrap=number == 0)
         for row in rows:
             table.add_row(*row)
-        self._console().print(table)
+        unbounded = console.options.update(max_width=PIPE_WIDTH)
+        if console.measure(table, options=unbounded).maximum <= console.width:
+            console.print(table)
+            return
+        labels = [header.strip() for header in headers]
+        room = max(map(len, labels))
+        for first, *others in rows:
+            self.say(f"[bold]{first.rstrip()}[/]")
+            for label, cell in zip(labels[1:], others, strict=True):
+                if cell:
+                    self.say(f"    {label:<{room}}  {cell}")
 
     def say(self, text: str = "") -> None:
         """A sentence for people; may carry rich markup."""

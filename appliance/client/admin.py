@@ -131,7 +131,7 @@ class Client:
         except (OSError, http.client.HTTPException) as error:
             raise errors.Unreachable(
                 f"cannot talk to the appliance at {self._path}: {error}; "
-                "see `systemctl status appliance-control`"
+                "see `systemctl status appliance-control`, or name its socket with --socket"
             ) from error
         finally:
             connection.close()

@@ -75,6 +75,23 @@ def test_drive_list_says_who_may_be_claimed_and_why_not(shell: Shell) -> None:
     assert "\x1b" not in shell.out
 
 
+def test_a_narrow_terminal_gets_paragraphs_instead_of_squeezed_columns(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    shell.terminal = True
+    monkeypatch.setenv("COLUMNS", "50")
+    assert shell.type("drive", "list") == 0
+    lines = shell.out.splitlines()
+    assert "\x1b[1mata-ONE_S1\x1b[0m" in lines
+    assert "    SIZE      4.0 TB" in lines
+    assert "    STATE     claimable" in lines
+    assert not any("IDENTITY" in line for line in lines)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert shell.type("drive", "list") == 0
+    assert "IDENTITY" in shell.out.splitlines()[0]
+
+
 def test_colours_only_on_a_terminal(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
