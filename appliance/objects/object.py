@@ -7,13 +7,13 @@ and go in one commit.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace as changed
 from typing import Final
 
 from appliance.core.access import DEFAULT_ACL, AclRequest, Action, is_allowed
 from appliance.core.checksums import ChecksumAlgorithm, ChecksumKind
-from appliance.core.conditions import UNCONDITIONAL, Verdict, WriteCondition, evaluate_read
+from appliance.core.conditions import UNCONDITIONAL, WriteCondition
 from appliance.core.errors import Conflict, S3Error
 from appliance.core.names import check_key
 from appliance.core.recordkeys import NULL_ORDER, object_key, parts_mark_key, parts_range
@@ -22,6 +22,7 @@ from appliance.objects.acl import new_object_access
 from appliance.objects.attributes import charges, check_attributes, limited_tags
 from appliance.objects.content import OpenObject
 from appliance.objects.context import BucketView, Context
+from appliance.objects.copying import CopyBody, check_source
 from appliance.objects.intake import Intake, check_size
 from appliance.objects.model import (
     NO_ATTRIBUTES,
@@ -29,7 +30,6 @@ from appliance.objects.model import (
     Body,
     Caller,
     CopySource,
-    Declared,
     Deleted,
     ObjectInfo,
     Page,
@@ -374,29 +374,3 @@ class Objects:
 
 def _deleting(version_id: str | None) -> Action:
     return Action.DELETE_OBJECT if version_id is None else Action.DELETE_OBJECT_VERSION
-
-
-class CopyBody:
-    """The content of an object as the body of another. It declares nothing: what it yields was
-    authenticated when it was decrypted."""
-
-    checksum_algorithm: ChecksumAlgorithm | None = None
-
-    def __init__(self, content: AsyncIterator[bytes], size_bytes: int) -> None:
-        self._content: Final = content
-        self.size_bytes: int | None = size_bytes
-
-    async def read(self) -> bytes:
-        """The next piece."""
-        return await anext(self._content, b"")
-
-    def declared(self) -> Declared:
-        """Nothing."""
-        return Declared()
-
-
-def check_source(source: CopySource, info: ObjectInfo) -> None:
-    """Raises ``S3Error`` PreconditionFailed unless the copy source's conditions hold."""
-    verdict = evaluate_read(source.condition, info.etag, info.modified_ns)
-    if verdict is not Verdict.OK:
-        raise S3Error("PreconditionFailed", "The copy source's preconditions did not hold")

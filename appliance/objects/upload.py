@@ -32,6 +32,7 @@ from appliance.objects.acl import new_object_access
 from appliance.objects.attributes import charges, check_attributes
 from appliance.objects.completion import Completion, complete_upload
 from appliance.objects.context import BucketView, Context
+from appliance.objects.copying import CopyBody, check_source
 from appliance.objects.intake import Intake, check_size
 from appliance.objects.model import (
     NO_ATTRIBUTES,
@@ -46,7 +47,7 @@ from appliance.objects.model import (
     Upload,
     UploadListing,
 )
-from appliance.objects.object import DEFAULT_CHECKSUM, CopyBody, check_source
+from appliance.objects.object import DEFAULT_CHECKSUM
 from appliance.objects.reading import open_object, show_part
 from appliance.objects.records import (
     PartRecord,
