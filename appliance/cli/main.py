@@ -51,7 +51,7 @@ rule, 5 the appliance cannot be reached, 6 no space, 130 interrupted.""",
 @click.option(
     "--socket",
     "socket_path",
-    type=click.Path(path_type=Path),
+    type=click.Path(readable=False, path_type=Path),
     envvar=SOCKET_VARIABLE,
     show_envvar=True,
     help="The admin socket of the appliance to talk to.",

@@ -67,13 +67,15 @@ class Output:
         if console.measure(table, options=unbounded).maximum <= console.width:
             console.print(table)
             return
-        labels = [header.strip() for header in headers]
-        room = max(map(len, labels))
         for first, *others in rows:
             self.say(f"[bold]{first.rstrip()}[/]")
-            for label, cell in zip(labels[1:], others, strict=True):
+            paragraph = Table.grid(padding=(0, 2), pad_edge=False)
+            paragraph.add_column(no_wrap=True)
+            paragraph.add_column(overflow="fold")
+            for header, cell in zip(headers[1:], others, strict=True):
                 if cell:
-                    self.say(f"    {label:<{room}}  {cell}")
+                    paragraph.add_row(f"    {header.strip()}", cell)
+            console.print(paragraph)
 
     def say(self, text: str = "") -> None:
         """A sentence for people; may carry rich markup."""

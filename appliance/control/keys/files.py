@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -33,8 +34,8 @@ def read_master_key(file: Path, credentials_directory: str | None) -> MasterKey:
         text = file.read_text(encoding="ascii")[:_BYTES_MAX]
     except FileNotFoundError:
         raise NotFound(
-            f"cannot find the master key {file}: run `python -m appliance.daemon setup` on a new"
-            " appliance; on one that has data put its master key back"
+            f"cannot find the master key {file}: run `{sys.executable} -m appliance.daemon setup`"
+            " on a new appliance; on one that has data put its master key back"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise Unreachable(f"cannot read the master key {file}: {error}") from error
