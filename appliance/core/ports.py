@@ -129,6 +129,11 @@ class Volume(Protocol):
         """Atomic, replaces ``target``. Durable after ``flush_directory`` of both parents."""
         ...
 
+    def take_over(self, path: str) -> None:
+        """The file belongs to this process from now on, and nobody may open it for writing any
+        more. As far as this process has the privilege; no error without it."""
+        ...
+
     def unlink(self, path: str) -> None: ...
 
     def names(self, path: str) -> list[str]:

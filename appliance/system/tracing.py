@@ -181,6 +181,11 @@ class TracingVolume:
         self._volume.rename(source, target)
         self._trace.add(self.name, "rename", source, target=target)
 
+    def take_over(self, path: str) -> None:
+        """See ``core.ports.Volume``."""
+        self._volume.take_over(path)
+        self._trace.add(self.name, "take_over", path)
+
     def unlink(self, path: str) -> None:
         """See ``core.ports.Volume``."""
         self._volume.unlink(path)

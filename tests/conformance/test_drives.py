@@ -27,11 +27,9 @@ class HungVolume(DirectoryVolume):
 
     over: threading.Event
 
-    def open(
-        self, path: str, *, write: bool = False, create: bool = False, durable: bool = False
-    ) -> DirectoryFile:
+    def open(self, path: str, **options: bool) -> DirectoryFile:
         self.over.wait(50)
-        return super().open(path, write=write, create=create, durable=durable)
+        return super().open(path, **options)
 
 
 async def _fill(engine: Engine) -> list[tuple[Record, bytes]]:
@@ -75,6 +73,21 @@ def test_a_hung_drive_holds_up_no_read(tmp_path: Path, hung: str) -> None:
             await engine.close()
             await store.close()
             volume.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_stored_blob_can_be_written_by_nobody(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = await open_store(tmp_path / "s", lay_out(tmp_path), settings=SETTINGS)
+        engine = await local_engine(store.service)
+        await engine.ready(20)
+        await _fill(engine)
+        files = list(tmp_path.glob("drive-*/blob/*/*"))
+        assert len(files) == 2
+        assert {file.stat().st_mode & 0o777 for file in files} == {0o440}
+        await engine.close()
+        await store.close()
 
     asyncio.run(scenario())
 

@@ -187,6 +187,7 @@ class BlobKeeper:
         try:
             if not is_whole(volume, source, staged.size_bytes):
                 return is_whole(volume, target, staged.size_bytes)
+            volume.take_over(source)
             volume.rename(source, target)
         except DriveFault as fault:
             if fault.errno != errno.ENOENT:

@@ -246,6 +246,38 @@ def test_closing_under_a_write_that_hangs_gives_the_descriptor_back(
             writing.result()
 
 
+def test_a_file_that_is_taken_over_is_ours_and_read_only(tmp_path: Path) -> None:
+    volume = DirectoryVolume(tmp_path, "A")
+    with pytest.raises(DriveFault) as error:
+        volume.take_over("upload")
+    assert fault(errno.ENOENT, error)
+    upload = tmp_path / "upload"
+    upload.write_bytes(b"bytes")
+    upload.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(upload, 12_345, 0)  # a gateway's
+    volume.take_over("upload")
+    found = upload.stat()
+    assert (found.st_uid, found.st_mode & 0o777) == (os.geteuid(), 0o440)
+    assert upload.read_bytes() == b"bytes"
+    volume.close()
+
+
+def test_without_the_privilege_nothing_is_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = DirectoryVolume(tmp_path, "A")
+    (tmp_path / "upload").write_bytes(b"bytes")
+
+    def refuse(_descriptor: int, _mode: int) -> None:
+        raise PermissionError(errno.EPERM, "not yours")
+
+    monkeypatch.setattr(os, "fchmod", refuse)
+    volume.take_over("upload")
+    assert (tmp_path / "upload").read_bytes() == b"bytes"
+    volume.close()
+
+
 def test_a_missing_directory_is_a_fault(tmp_path: Path) -> None:
     with pytest.raises(DriveFault) as error:
         DirectoryVolume(tmp_path / "none", "A")
