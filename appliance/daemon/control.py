@@ -31,7 +31,7 @@ from appliance.control.tls.certificates import Certificates
 from appliance.core.errors import ApplianceError, Unreachable
 from appliance.daemon import engines
 from appliance.daemon.config import Config
-from appliance.daemon.control_records import Records
+from appliance.daemon.control_records import PatientAccounts, Records
 from appliance.daemon.control_service import ControlService, Parts
 from appliance.daemon.development import ensure_accounts, ensure_mirror
 from appliance.daemon.directories import make_directory, only_one
@@ -222,7 +222,7 @@ class Control:
         self._status = StatusReports(facts)
         managers = Managers(
             disks=self._disks,
-            accounts=self._accounts,
+            accounts=PatientAccounts(self._records, self._mirrors.known, self._accounts),
             buckets=BucketReports(self._mirrors.records),
             status=self._status,
         )

@@ -8,18 +8,21 @@ Invariant: ``ready`` is set only when accounts can be made and authenticated.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from appliance.control.accounts.accounts import Accounts
 from appliance.control.keys.vault import Vault
 from appliance.control.tls.certificates import Certificates
-from appliance.core.errors import ApplianceError, Conflict
+from appliance.core.admin import AccountReport, NewAccount
+from appliance.core.errors import ApplianceError, Conflict, Unavailable
 from appliance.core.ports import Entropy
 from appliance.engine.interface import SYSTEM, Batch, Engine, Expect, Presence, Put
 from appliance.runtime.complaints import Complaints
 
+PATIENCE_S: Final = 20.0
 AUTHORITY_KEY: Final = b"tls-authority"
 _PURPOSE: Final = "certificate authority"
 _NAME: Final = "tls"
@@ -93,3 +96,27 @@ class Records:
             await self._engine.commit(SYSTEM, batch)
         except Conflict:
             _log.info("the certificate authority is kept already")
+
+
+class PatientAccounts:
+    """Accounts as operators reach them: a command typed right after the first mirror was made waits
+    until its store serves. Fulfils ``api.managers.AccountManager``."""
+
+    def __init__(self, records: Records, mirror_known: asyncio.Event, accounts: Accounts) -> None:
+        self._records = records
+        self._mirror_known = mirror_known
+        self._accounts = accounts
+
+    async def create(self, name: str) -> NewAccount:
+        """See ``Accounts``. Raises ``Unavailable`` with the reason when records stay away."""
+        if self._mirror_known.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE_S):
+                    await self._records.ready.wait()
+        if self._records.trouble:
+            raise Unavailable(f"cannot create an account: {self._records.trouble}")
+        return await self._accounts.create(name)
+
+    async def reports(self) -> Sequence[AccountReport]:
+        """See ``Accounts``."""
+        return await self._accounts.reports()

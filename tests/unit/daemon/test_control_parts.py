@@ -22,7 +22,7 @@ from appliance.core.admin import MirrorReport, RoleReport
 from appliance.core.errors import InvalidInput, NotFound, Refused, Unavailable, Unreachable
 from appliance.core.keywrap import MasterKey, read_recovery
 from appliance.daemon.config import Config, PathsSection
-from appliance.daemon.control_records import AUTHORITY_KEY, Records
+from appliance.daemon.control_records import AUTHORITY_KEY, PatientAccounts, Records
 from appliance.daemon.directories import make_directory, only_one
 from appliance.daemon.local_keys import bucket_maker
 from appliance.daemon.mirrors import Mirrors
@@ -101,6 +101,30 @@ def test_records_under_another_master_key_are_told_once_and_make_nothing_healthy
 
     asyncio.run(scenario())
     assert sum("put the right master key back" in each for each in caplog.messages) == 1
+
+
+def test_a_new_account_waits_for_the_records_of_a_mirror_that_was_just_made(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        house, serving, known = House(SimulatedEngine()), asyncio.Event(), asyncio.Event()
+        certificates = Certificates(tmp_path, "localhost", SystemClock())
+        certificates.ensure()
+        records = _records(house, certificates, serving)
+        bringing_up = asyncio.create_task(records.bring_up())
+        accounts = PatientAccounts(records, known, house.accounts)
+        known.set()
+        creating = asyncio.create_task(accounts.create("acme"))
+        await asyncio.sleep(0)
+        serving.set()
+        assert (await creating).name == "acme"
+        await bringing_up
+        assert [each.name for each in await accounts.reports()] == ["acme"]
+        records.trouble = "its key is away"
+        with pytest.raises(Unavailable, match="cannot create an account: its key is away"):
+            await accounts.create("other")
+
+    asyncio.run(scenario())
 
 
 def test_mirrors_are_connected_once_and_asked_without_waiting() -> None:
