@@ -76,6 +76,9 @@ def _open_sound(path: str, mirror_id: bytes, is_in_log: Callable[[Position], boo
         _log.warning("the index ends with a batch that is not in the log: it is built anew")
     except Damaged as error:
         _log.warning("the index is damaged and is built anew: %s", error)
+    except BaseException:
+        index.close()
+        raise
     index.close()
     return None
 
