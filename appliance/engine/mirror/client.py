@@ -130,6 +130,7 @@ class MirrorEngine:
         if limit <= 0:
             return []
         call = partial(self._reader.scan, partition, start, end, limit, reverse)
+        await asyncio.sleep(0)  # whoever scans on and on must not hold up the loop
         if limit <= SCAN_HERE_MAX and self._index.is_quick():
             return self._index.here(call)
         return await self._loop.run_in_executor(self._reads.threads, call)

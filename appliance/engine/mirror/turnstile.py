@@ -21,6 +21,8 @@ from appliance.core.ports import Clock
 T = TypeVar("T")
 QUICK_S: Final = 0.003
 IN_THREAD_S: Final = 1.0
+IN_A_ROW_MAX: Final = 16
+"""After so many calls the loop gets its turn: a caller that only reads must not hold it up."""
 
 
 class Turnstile:
@@ -31,8 +33,8 @@ class Turnstile:
         self._threads = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._waiting: list[tuple[Callable[[], object], asyncio.Future[Any]]] = []
         self._busy = False
-        self._blocks_read = 0
         self._in_thread_until_s = float("-inf")
+        self._in_a_row = 0
 
     def is_quick(self) -> bool:
         """Whether calls may be made on the event loop."""
@@ -40,24 +42,22 @@ class Turnstile:
 
     def here(self, call: Callable[[], T]) -> T:
         """The call's result, or its exception, from the event loop itself. Only if ``is_quick``."""
-        began_s = self._clock.monotonic_s()
+        began_s, before = self._clock.monotonic_s(), _blocks_read()
         try:
             return call()
         finally:
             now_s = self._clock.monotonic_s()
-            if now_s - began_s > QUICK_S and self._asked_device():
+            # A slow call may also be one that was not given the processor.
+            if now_s - began_s > QUICK_S and _blocks_read() != before:
                 self._in_thread_until_s = now_s + IN_THREAD_S
-
-    def _asked_device(self) -> bool:
-        """Whether this thread has read from a device since it was last asked: a slow call may also
-        be one that was not given the processor."""
-        before = self._blocks_read
-        self._blocks_read = resource.getrusage(resource.RUSAGE_THREAD).ru_inblock
-        return self._blocks_read != before
 
     async def run(self, call: Callable[[], T]) -> T:
         """The call's result, or its exception, from wherever it is best made."""
         if self.is_quick():
+            self._in_a_row += 1
+            if self._in_a_row >= IN_A_ROW_MAX:
+                self._in_a_row = 0
+                await asyncio.sleep(0)
             return self.here(call)
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((call, answer))
@@ -93,6 +93,11 @@ class Turnstile:
     async def close(self) -> None:
         """After the last call."""
         await asyncio.to_thread(self._threads.shutdown)
+
+
+def _blocks_read() -> int:
+    """What this thread has read from devices so far."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_inblock
 
 
 def _outcome(call: Callable[[], object]) -> tuple[object, Exception | None]:

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from appliance.engine.mirror.turnstile import IN_THREAD_S, QUICK_S, Turnstile
+from appliance.engine.mirror import turnstile as module
+from appliance.engine.mirror.turnstile import IN_A_ROW_MAX, IN_THREAD_S, QUICK_S, Turnstile
 
 
 class SteppedClock:
@@ -26,22 +27,38 @@ class SteppedClock:
         raise AssertionError("nobody sleeps here")
 
 
-class SlowDevice(Turnstile):
-    """A turnstile whose calls did, or did not, read from a device."""
+class Device:
+    """What this process has read from devices, in ``resource``'s place."""
 
-    reads = True
+    RUSAGE_THREAD = 1
 
-    def _asked_device(self) -> bool:
-        return self.reads
+    def __init__(self) -> None:
+        self.ru_inblock = 0
+
+    def getrusage(self, _who: int) -> Device:
+        return self
 
 
-def test_a_call_that_waited_for_the_device_sends_the_next_ones_to_the_thread() -> None:
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Device:
+    device = Device()
+    monkeypatch.setattr(module, "resource", device)
+    return device
+
+
+def test_a_call_that_waited_for_the_device_sends_the_next_to_the_thread(
+    device: Device,
+) -> None:
     async def main() -> None:
         clock = SteppedClock()
-        turnstile = SlowDevice("index", clock)
+        turnstile = Turnstile("index", clock)
         here = threading.current_thread()
 
         def slow() -> None:
+            clock.now_s += 2 * QUICK_S
+            device.ru_inblock += 8
+
+        def preempted() -> None:
             clock.now_s += 2 * QUICK_S
 
         assert await turnstile.run(threading.current_thread) is here
@@ -51,8 +68,7 @@ def test_a_call_that_waited_for_the_device_sends_the_next_ones_to_the_thread() -
         assert here not in there
         clock.now_s += IN_THREAD_S
         assert await turnstile.run(threading.current_thread) is here
-        turnstile.reads = False
-        await turnstile.run(slow)
+        await turnstile.run(preempted)
         assert turnstile.is_quick(), "slow for want of a processor"
         await turnstile.close()
 
@@ -60,19 +76,35 @@ def test_a_call_that_waited_for_the_device_sends_the_next_ones_to_the_thread() -
 
 
 @pytest.mark.parametrize("quick", [True, False])
-def test_an_error_is_raised_where_the_call_was_made(quick: bool) -> None:
+def test_an_error_is_raised_where_the_call_was_made(device: Device, quick: bool) -> None:
     async def main() -> None:
         clock = SteppedClock()
-        turnstile = SlowDevice("index", clock)
+        turnstile = Turnstile("index", clock)
 
         def fail() -> None:
             clock.now_s += 0 if quick else 2 * QUICK_S
+            device.ru_inblock += 8
             raise KeyError("it")
 
         for _ in range(2):
             with pytest.raises(KeyError, match="it"):
                 await turnstile.run(fail)
         assert turnstile.is_quick() is quick
+        await turnstile.close()
+
+    asyncio.run(main())
+
+
+def test_a_caller_that_only_reads_does_not_hold_up_the_loop() -> None:
+    async def main() -> None:
+        turnstile = Turnstile("index", SteppedClock())
+        ticked = asyncio.Event()
+        asyncio.get_running_loop().call_soon(ticked.set)
+        reads = 0
+        while not ticked.is_set():
+            await turnstile.run(lambda: None)
+            reads += 1
+        assert reads <= IN_A_ROW_MAX
         await turnstile.close()
 
     asyncio.run(main())
