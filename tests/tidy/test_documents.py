@@ -47,6 +47,19 @@ def test_every_requirement_names_a_test_that_exists_or_says_not_yet() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_messages_of_sequence_diagrams_hold_no_semicolon() -> None:
+    """Mermaid takes one for the end of the line, and shows an error instead of the picture."""
+    wrong = [
+        f"{path}: {line.strip()}"
+        for path, text in project_texts().items()
+        if path.endswith(".md")
+        for diagram in re.findall(r"```mermaid\nsequenceDiagram\n(.*?)```", text, re.DOTALL)
+        for line in diagram.splitlines()
+        if ";" in line
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     broken = [
         f"{path}: {target}"
