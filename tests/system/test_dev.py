@@ -165,6 +165,21 @@ def test_everything_is_there_after_a_second_start(tmp_path: Path) -> None:
         assert second.log.read_text().count("APPLIANCE-RECOVERY-1-") == 1
 
 
+def test_a_new_machine_needs_the_drives_and_the_master_key_alone(tmp_path: Path) -> None:
+    with development_service(tmp_path / "old") as old:
+        _client(old).put_object(Bucket=old.main.bucket, Key="kept", Body=b"kept")
+        ca = old.ca_file.read_bytes()
+    new = tmp_path / "new/state"
+    new.mkdir(parents=True)
+    for name in ("drives", "master.key"):
+        (tmp_path / "old/state" / name).rename(new / name)
+    with development_service(tmp_path / "new") as service:
+        assert service.main == old.main
+        assert service.ca_file.read_bytes() == ca
+        found = _client(service).get_object(Bucket=service.main.bucket, Key="kept")
+        assert found["Body"].read() == b"kept"
+
+
 def test_a_stop_finishes_what_is_in_flight(tmp_path: Path) -> None:
     """Half a body is sent, then SIGTERM comes; the upload still ends well, and is kept."""
     body = os.urandom(4_000_000)
