@@ -48,6 +48,9 @@ class HedgedReads:
         asking: list[str] = []
         first = self._ask(self.threads, blob, start, end, asking)
         done, _ = await asyncio.wait({first}, timeout=self._hedge_s)
+        if not done and not asking:
+            # A busy machine may not have begun it yet; blame is worth one more delay.
+            done, _ = await asyncio.wait({first}, timeout=self._hedge_s)
         if done:
             return first.result()
         # Not even begun: the threads are taken, and no drive is to blame for this one.
