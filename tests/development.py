@@ -12,9 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import boto3
+from botocore import UNSIGNED
+from botocore.config import Config
+
 PROJECT: Final = Path(__file__).resolve().parents[1]
 START_TIMEOUT_S: Final = 120
 STOP_TIMEOUT_S: Final = 60
+PATIENT: Final = {"max_attempts": 5, "mode": "standard"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,35 @@ class Service:
     def main(self) -> Account:
         """The first account."""
         return next(iter(self.accounts.values()))
+
+    def client(
+        self, account: Account | None = None, *, endpoint: str | None = None, **settings: Any
+    ) -> Any:
+        """boto3 as an account, the first unless told, with settings of ``Config``.
+
+        It tries five times unless told, as a backup program would.
+        """
+        account = account or self.main
+        return self._client(
+            endpoint,
+            settings,
+            aws_access_key_id=account.access_key,
+            aws_secret_access_key=account.secret_key,
+        )
+
+    def anonymous_client(self, **settings: Any) -> Any:
+        """boto3 without credentials."""
+        return self._client(None, {"signature_version": UNSIGNED, **settings})
+
+    def _client(self, endpoint: str | None, settings: Mapping[str, Any], **signing: str) -> Any:
+        return boto3.client(
+            "s3",
+            endpoint_url=endpoint or self.endpoint,
+            region_name=self.region,
+            verify=str(self.ca_file),
+            config=Config(**{"retries": PATIENT, **settings}),
+            **signing,
+        )
 
     def aws_environment(self) -> dict[str, str]:
         """The variables that aws-cli and most SDKs understand."""

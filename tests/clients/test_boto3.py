@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import boto3
 import pytest
 from boto3.s3.transfer import TransferConfig
 
@@ -15,14 +14,7 @@ pytestmark = pytest.mark.timeout(900)
 
 
 def test_boto3_transfer_manager(service: Service, source: Path, bucket: str, copy: Path) -> None:
-    client = boto3.client(
-        "s3",
-        endpoint_url=service.endpoint,
-        region_name=service.region,
-        verify=str(service.ca_file),
-        aws_access_key_id=service.main.access_key,
-        aws_secret_access_key=service.main.secret_key,
-    )
+    client = service.client()
     config = TransferConfig(
         multipart_threshold=5 * 1024 * 1024, multipart_chunksize=5 * 1024 * 1024, max_concurrency=8
     )

@@ -6,13 +6,12 @@ import os
 import random
 import signal
 import threading
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import boto3
 import psutil
 import pytest
-from botocore.config import Config
 
 from tests.crash.oracle import Writer, verify
 from tests.development import Service, development_service
@@ -52,14 +51,12 @@ def test_kill_under_load(tmp_path: Path) -> None:
     print(f"KILL_SEED={seed}")
     chance = random.Random(seed)
     with development_service(tmp_path) as service:
-        client = _client(service)
+        new_client = partial(service.client, connect_timeout=5, read_timeout=30)
+        client = new_client()
         location = {"LocationConstraint": service.region}
         client.create_bucket(Bucket=BUCKET, CreateBucketConfiguration=location)
         turnstile = Turnstile()
-        writers = [
-            Writer(number, seed, lambda: _client(service), BUCKET, turnstile)
-            for number in range(WRITERS)
-        ]
+        writers = [Writer(number, seed, new_client, BUCKET, turnstile) for number in range(WRITERS)]
         for writer in writers:
             writer.start()
         for _ in range(KILLS):
@@ -77,7 +74,7 @@ def test_kill_under_load(tmp_path: Path) -> None:
         unanswered = sum(writer.unanswered for writer in writers)
         print(f"{KILLS} kills, {answered} acknowledged, {unanswered} unanswered, {objects} objects")
     with development_service(tmp_path) as service:
-        assert verify(_client(service), BUCKET, memory) == objects
+        assert verify(service.client(), BUCKET, memory) == objects
 
 
 def _victim(service: Service, chance: random.Random) -> int:
@@ -98,17 +95,3 @@ def _command(process: psutil.Process) -> list[str]:
     except psutil.Error:
         return []
     return line if "appliance.daemon" in line else []
-
-
-def _client(service: Service) -> Any:
-    return boto3.client(
-        "s3",
-        endpoint_url=service.endpoint,
-        region_name=service.region,
-        verify=str(service.ca_file),
-        aws_access_key_id=service.main.access_key,
-        aws_secret_access_key=service.main.secret_key,
-        config=Config(
-            retries={"max_attempts": 5, "mode": "standard"}, connect_timeout=5, read_timeout=30
-        ),
-    )

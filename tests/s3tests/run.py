@@ -25,8 +25,6 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-import boto3
-
 from tests.development import Service, development_service
 
 HERE: Final = Path(__file__).resolve().parent
@@ -216,14 +214,7 @@ def _read_outcomes(path: Path) -> Result:
 def _forget_initial_buckets(service: Service) -> None:
     """The suite counts an account's buckets from none, and ours get one at registration."""
     for account in service.accounts.values():
-        client = boto3.client(
-            "s3",
-            endpoint_url=service.endpoint,
-            region_name=service.region,
-            verify=str(service.ca_file),
-            aws_access_key_id=account.access_key,
-            aws_secret_access_key=account.secret_key,
-        )
+        client = service.client(account)
         client.delete_bucket(Bucket=account.bucket)
 
 

@@ -17,13 +17,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import boto3
 import psutil
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from tests.development import PROJECT, Account, Service, development_service
+from tests.development import PROJECT, Service, development_service
 
 DEADLINE_S = 60.0
 
@@ -36,19 +34,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         home, accounts="main,alt,tenant", options=["--plain-http", "0"]
     ) as running:
         yield running
-
-
-def _client(service: Service, account: Account | None = None, **options: Any) -> Any:
-    account = account or service.main
-    return boto3.client(
-        "s3",
-        endpoint_url=options.pop("endpoint", service.endpoint),
-        region_name=service.region,
-        verify=str(service.ca_file),
-        aws_access_key_id=account.access_key,
-        aws_secret_access_key=account.secret_key,
-        config=Config(retries={"max_attempts": 5, "mode": "standard"}, **options),
-    )
 
 
 def _eventually(what: str, holds: Callable[[], bool]) -> None:
@@ -70,13 +55,13 @@ def _is_back(service: Service, role: str, before: object) -> bool:
 
 
 def test_objects_come_back_over_https_and_http(service: Service) -> None:
-    client = _client(service)
+    client = service.client()
     bucket = service.main.bucket
     assert [each["Name"] for each in client.list_buckets()["Buckets"]] == [bucket]
     client.put_object(Bucket=bucket, Key="a/b c+ü", Body=b"hello")
     assert client.get_object(Bucket=bucket, Key="a/b c+ü")["Body"].read() == b"hello"
     assert service.plain_endpoint is not None
-    plain = _client(service, endpoint=service.plain_endpoint)
+    plain = service.client(endpoint=service.plain_endpoint)
     assert plain.get_object(Bucket=bucket, Key="a/b c+ü")["Body"].read() == b"hello"
     large = os.urandom(3_000_000)
     plain.put_object(Bucket=bucket, Key="large", Body=large)
@@ -86,7 +71,7 @@ def test_objects_come_back_over_https_and_http(service: Service) -> None:
 def test_accounts_do_not_see_each_other(service: Service) -> None:
     assert list(service.accounts) == ["main", "alt", "tenant"]
     for name in ("alt", "tenant"):
-        other = _client(service, service.accounts[name])
+        other = service.client(service.accounts[name])
         with pytest.raises(ClientError) as caught:
             other.list_objects_v2(Bucket=service.main.bucket)
         assert caught.value.response["Error"]["Code"] == "AccessDenied"
@@ -154,20 +139,20 @@ def test_all_processes_together_stay_small(service: Service) -> None:
 
 def test_everything_is_there_after_a_second_start(tmp_path: Path) -> None:
     with development_service(tmp_path) as first:
-        _client(first).put_object(Bucket=first.main.bucket, Key="kept", Body=b"kept")
+        first.client().put_object(Bucket=first.main.bucket, Key="kept", Body=b"kept")
         ca = first.ca_file.read_bytes()
     assert not (tmp_path / "ready.json").exists()
     with development_service(tmp_path) as second:
         assert second.main == first.main
         assert second.ca_file.read_bytes() == ca
-        found = _client(second).get_object(Bucket=second.main.bucket, Key="kept")
+        found = second.client().get_object(Bucket=second.main.bucket, Key="kept")
         assert found["Body"].read() == b"kept"
         assert second.log.read_text().count("APPLIANCE-RECOVERY-1-") == 1
 
 
 def test_a_new_machine_needs_the_drives_and_the_master_key_alone(tmp_path: Path) -> None:
     with development_service(tmp_path / "old") as old:
-        _client(old).put_object(Bucket=old.main.bucket, Key="kept", Body=b"kept")
+        old.client().put_object(Bucket=old.main.bucket, Key="kept", Body=b"kept")
         ca = old.ca_file.read_bytes()
     new = tmp_path / "new/state"
     new.mkdir(parents=True)
@@ -176,7 +161,7 @@ def test_a_new_machine_needs_the_drives_and_the_master_key_alone(tmp_path: Path)
     with development_service(tmp_path / "new") as service:
         assert service.main == old.main
         assert service.ca_file.read_bytes() == ca
-        found = _client(service).get_object(Bucket=service.main.bucket, Key="kept")
+        found = service.client().get_object(Bucket=service.main.bucket, Key="kept")
         assert found["Body"].read() == b"kept"
 
 
@@ -186,7 +171,7 @@ def test_a_stop_finishes_what_is_in_flight(tmp_path: Path) -> None:
     half = len(body) // 2
     with development_service(tmp_path) as service:
         url = urlsplit(
-            _client(service, signature_version="s3v4").generate_presigned_url(
+            service.client(signature_version="s3v4").generate_presigned_url(
                 "put_object", Params={"Bucket": service.main.bucket, "Key": "slow"}
             )
         )
@@ -215,13 +200,13 @@ def test_a_stop_finishes_what_is_in_flight(tmp_path: Path) -> None:
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((url.hostname, url.port), timeout=5)
     with development_service(tmp_path) as service:
-        found = _client(service).get_object(Bucket=service.main.bucket, Key="slow")
+        found = service.client().get_object(Bucket=service.main.bucket, Key="slow")
         assert found["Body"].read() == body
 
 
 @pytest.mark.parametrize("role", ["store", "gateways", "control"])
 def test_a_killed_role_is_back_by_itself(service: Service, role: str) -> None:
-    client = _client(service)
+    client = service.client()
     bucket = service.main.bucket
     client.put_object(Bucket=bucket, Key=f"before {role}", Body=b"1")
     before = _told(service)["pids"][role]
@@ -242,7 +227,7 @@ def test_ports_stay_when_everything_that_holds_them_was_killed(service: Service)
         for pid in before if isinstance(before, list) else [before]:
             os.kill(pid, signal.SIGKILL)
         _eventually(f"{role} is back", partial(_is_back, service, role, before))
-        _client(service).list_buckets()
+        service.client().list_buckets()
     _eventually("the appliance is healthy", lambda: bool(_status(service)["healthy"]))
 
 
@@ -251,10 +236,10 @@ def test_a_missing_drive_is_done_without_and_brought_up_to_date_when_it_is_back(
 ) -> None:
     drive, away = tmp_path / "state/drives/b", tmp_path / "away"
     with development_service(tmp_path) as service:
-        _client(service).put_object(Bucket=service.main.bucket, Key="both", Body=b"1")
+        service.client().put_object(Bucket=service.main.bucket, Key="both", Body=b"1")
     drive.rename(away)
     with development_service(tmp_path) as service:
-        client = _client(service)
+        client = service.client()
         assert [mirror["state"] for mirror in _status(service)["mirrors"]] == ["degraded"]
         client.put_object(Bucket=service.main.bucket, Key="one", Body=b"2")
         drive.rmdir()

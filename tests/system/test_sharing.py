@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import boto3
 import pytest
-from botocore import UNSIGNED
-from botocore.config import Config
 
 from tests.development import Service, development_service
 from tests.s3.refusals import refused
@@ -23,29 +19,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield running
 
 
-def _client(service: Service, name: str | None = None) -> Any:
-    """boto3 as an account, or as nobody."""
-    signed: dict[str, str] = {}
-    config = Config(signature_version=UNSIGNED)
-    if name is not None:
-        account = service.accounts[name]
-        signed = {
-            "aws_access_key_id": account.access_key,
-            "aws_secret_access_key": account.secret_key,
-        }
-        config = Config()
-    return boto3.client(
-        "s3",
-        endpoint_url=service.endpoint,
-        region_name=service.region,
-        verify=str(service.ca_file),
-        config=config.merge(Config(retries={"max_attempts": 5, "mode": "standard"})),
-        **signed,
-    )
-
-
 def test_an_account_of_the_contract_can_be_let_in_and_no_other(service: Service) -> None:
-    main, alt, tenant = (_client(service, name) for name in ("main", "alt", "tenant"))
+    main, alt, tenant = (
+        service.client(service.accounts[name]) for name in ("main", "alt", "tenant")
+    )
     bucket = service.main.bucket
     main.put_object(Bucket=bucket, Key="k", Body=b"shared")
     assert refused(alt.get_object, Bucket=bucket, Key="k") == (403, "AccessDenied")
@@ -60,7 +37,7 @@ def test_an_account_of_the_contract_can_be_let_in_and_no_other(service: Service)
 
 
 def test_development_allows_public_access(service: Service) -> None:
-    main, nobody = _client(service, "main"), _client(service)
+    main, nobody = service.client(), service.anonymous_client()
     bucket = service.main.bucket
     main.put_object(Bucket=bucket, Key="public", Body=b"for all", ACL="public-read")
     assert nobody.get_object(Bucket=bucket, Key="public")["Body"].read() == b"for all"
@@ -69,9 +46,9 @@ def test_development_allows_public_access(service: Service) -> None:
 def test_without_it_nobody_opens_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APPLIANCE_GATEWAY_PUBLIC_ACCESS", "false")
     with development_service(tmp_path) as service:
-        main, bucket = _client(service, "main"), service.main.bucket
+        main, bucket = service.client(), service.main.bucket
         answer = refused(main.put_object, Bucket=bucket, Key="k", ACL="public-read")
         assert answer == (403, "AccessDenied")
         main.put_object(Bucket=bucket, Key="k")
-        answer = refused(_client(service).get_object, Bucket=bucket, Key="k")
+        answer = refused(service.anonymous_client().get_object, Bucket=bucket, Key="k")
         assert answer == (403, "AccessDenied")
