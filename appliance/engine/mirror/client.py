@@ -133,7 +133,7 @@ class MirrorEngine:
         await asyncio.sleep(0)  # whoever scans on and on must not hold up the loop
         if limit <= SCAN_HERE_MAX and self._index.is_quick():
             return self._index.here(call)
-        return await self._loop.run_in_executor(self._reads.threads, call)
+        return await self._loop.run_in_executor(self._reads.index_threads, call)
 
     async def counters(self, partition: Partition) -> Mapping[bytes, int]:
         """See ``Engine``."""

@@ -22,6 +22,7 @@ from appliance.core.ports import Clock
 from appliance.engine.mirror.assembled import NotYet
 from appliance.engine.mirror.messages import CommitOrder
 from appliance.engine.mirror.store import Store
+from appliance.runtime.complaints import Complaints
 
 TAKEN_AT_ONCE_MAX: Final = 4096
 STEP_EVERY_S: Final = 1.0
@@ -79,6 +80,7 @@ class CommitterThread:
         self._store: Store | None = None
         self._pause_s = PAUSE_FIRST_S
         self._step_at_s = 0.0
+        self._complaints = Complaints(_log)
         self.reason = "the store is starting"
         self._thread = threading.Thread(target=self._run, name=f"committer {name}", daemon=True)
 
@@ -131,10 +133,11 @@ class CommitterThread:
             pause_s = PAUSE_FIRST_S
         except ApplianceError as error:
             self.reason = str(error)
-            _log.error("cannot open the mirror: %s", error)
+            self._complaints.say("opening", f"cannot open the mirror: {error}")
             pause_s, self._pause_s = self._pause_s, min(self._pause_s * 2, PAUSE_MAX_S)
         else:
             self.reason = ""
+            self._complaints.over("opening")
             self._step_at_s = self._clock.monotonic_s()
             self._changed(self._store)
             return

@@ -18,6 +18,7 @@ from appliance.core.ports import Clock
 from appliance.engine.interface import Health
 from appliance.engine.mirror.messages import MembersView, decode_health
 from appliance.engine.mirror.service import StoreService
+from appliance.runtime.complaints import Complaints
 from appliance.runtime.ipc import Peer, connect
 
 CALL_TIMEOUT_S: Final = 30.0
@@ -58,6 +59,7 @@ class LocalPort:
         self._service = service
         self._clock = clock
         self._patience_s = patience_s
+        self._complaints = Complaints(_log)
 
     async def commit(self, message: list[Any]) -> int:
         """See ``StorePort``."""
@@ -78,7 +80,7 @@ class LocalPort:
 
     def suspect(self, drive: str, place: bytes, reason: str) -> None:
         """See ``StorePort``."""
-        _log.warning("drive %s: bad copy: %s", drive, reason)
+        self._complaints.say(drive, f"drive {drive}: bad copy: {reason}")
         self._service.suspect(drive, place)
 
     async def start(self, on_members: OnMembers) -> None:
@@ -104,6 +106,7 @@ class PeerPort:
         self._peer: Peer | None = None
         self._on_members: OnMembers | None = None
         self._connected = asyncio.Event()
+        self._complaints = Complaints(_log)
         self._keeper: asyncio.Task[None] | None = None
 
     async def start(self, on_members: OnMembers) -> None:
@@ -124,7 +127,7 @@ class PeerPort:
 
     def suspect(self, drive: str, place: bytes, reason: str) -> None:
         """See ``StorePort``."""
-        _log.warning("drive %s: bad copy: %s", drive, reason)
+        self._complaints.say(drive, f"drive {drive}: bad copy: {reason}")
         if self._peer is not None:
             self._peer.notify("suspect", [drive, place, reason])
 

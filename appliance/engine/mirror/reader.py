@@ -204,11 +204,19 @@ class MirrorReader:
             )
         return self._read_inline(blob, place, avoid, asking)[start:end]
 
+    def order(self, place: bytes, avoid: frozenset[str]) -> list[DriveReader]:
+        """The drives in the order they are asked for a place: always the same one first, so that
+        its bytes are cached once, and half the places on each drive; those to ``avoid`` last."""
+        drives = list(self._sources.drives.values())
+        if crc32c(place) & 1:
+            drives.reverse()
+        return sorted(drives, key=lambda drive: drive.drive in avoid) if avoid else drives
+
     def read_cached(self, blob: BlobRef, start: int, end: int) -> bytes | None:
         """The verified range of an inline blob if it is in memory; None, at once, if a drive would
         have to be asked: then ``read_blob`` is for a thread."""
         place = decode_place(blob.place)
-        drives = self._order(blob.place, frozenset())
+        drives = self.order(blob.place, frozenset())
         if isinstance(place, FilePlace) or not drives:
             return None
         record = drives[0].log.read_cached(place.location)
@@ -247,7 +255,7 @@ class MirrorReader:
     ) -> bytes:
         """From the first drive that has it; the drives that have not are reported once it is known
         that the bytes exist, or that they do not."""
-        drives = self._order(place, avoid)
+        drives = self.order(place, avoid)
         if not drives:
             raise Unavailable("no drive of the mirror can be read now")
         failed: list[tuple[str, str]] = []
@@ -269,14 +277,6 @@ class MirrorReader:
                 self._suspect(name, place, reason)
         reasons = "; ".join(f"{name}: {reason}" for name, reason in failed)
         raise DataLost(f"no drive holds a valid copy ({reasons})")
-
-    def _order(self, place: bytes, avoid: frozenset[str]) -> list[DriveReader]:
-        """Always the same drive first for a place, so that its bytes are cached once, and half the
-        places on each drive."""
-        drives = list(self._sources.drives.values())
-        if crc32c(place) & 1:
-            drives.reverse()
-        return sorted(drives, key=lambda drive: drive.drive in avoid) if avoid else drives
 
     def close(self) -> None:
         """Close every connection and file. No read may be under way."""

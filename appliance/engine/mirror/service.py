@@ -76,6 +76,8 @@ class StoreService:
         self._closing = False
         self._ended = threading.Event()
         self.alerts: Final[list[str]] = []
+        self._told_unopened: set[str] = set()
+        """Alerts since the last open store: every attempt to open meets the same troubles."""
         self.serving: Final = asyncio.Event()
         """Set while there is an open store."""
         self._thread = CommitterThread(
@@ -289,6 +291,7 @@ class StoreService:
             self._waiting_since_s = self._clock.monotonic_s()
             self._post(self._show, None)
         else:
+            self._told_unopened.clear()
             self._tell_members()
 
     def _tell_members(self) -> None:
@@ -300,6 +303,10 @@ class StoreService:
         self._post(self._show, store.view().with_paths(paths))
 
     def _alert(self, text: str) -> None:
+        if self._store is None:
+            if text in self._told_unopened:
+                return
+            self._told_unopened.add(text)
         _log.error("%s", text)
         self._post(self._keep_alert, text)
 

@@ -17,6 +17,7 @@ from appliance.engine.mirror.committer_thread import Command
 from appliance.engine.mirror.index import IndexReader
 from appliance.engine.mirror.reader import INDEX
 from appliance.engine.mirror.store import Store
+from appliance.runtime.complaints import Complaints
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ class Suspects:
         self._put = put
         self._loop = asyncio.get_running_loop()
         self._under_way: set[tuple[str, bytes]] = set()
+        self._complaints = Complaints(_log)
+        """Of repairs: the committer's thread."""
 
     def report(self, store: Store, drive: str, place: bytes) -> None:
         """A reader found something bad at a drive's place, or in the index."""
@@ -45,8 +48,10 @@ class Suspects:
         def answer(result: object, error: Exception | None) -> None:
             self._loop.call_soon_threadsafe(self._under_way.discard, report)
             if error is not None:
-                _log.warning("a bad copy on drive %s cannot be repaired: %s", drive, error)
+                text = f"a bad copy on drive {drive} cannot be repaired: {error}"
+                self._complaints.say(drive, text)
             elif result:
+                self._complaints.over(drive)
                 _log.warning("a bad copy on drive %s was repaired", drive)
 
         self._put(Command(lambda store: store.repair(drive, place), answer))
