@@ -54,9 +54,10 @@ class DeferredEngine:
         limit: int,
         *,
         reverse: bool = False,
+        blobs: bool = True,
     ) -> Coroutine[Any, Any, list[Record]]:
         """See ``Engine``."""
-        return self.inner.scan(partition, start, end, limit, reverse=reverse)
+        return self.inner.scan(partition, start, end, limit, reverse=reverse, blobs=blobs)
 
     def commit(self, partition: Partition, batch: Batch) -> Coroutine[Any, Any, Committed]:
         """See ``Engine``."""

@@ -213,8 +213,10 @@ class Engine(Protocol):
         limit: int,
         *,
         reverse: bool = False,
+        blobs: bool = True,
     ) -> list[Record]:
-        """Up to ``limit`` records in [start, end), ordered by key, from one such snapshot."""
+        """Up to ``limit`` records in [start, end), ordered by key, from one such snapshot. Without
+        ``blobs`` every record's ``blob`` is None: cheaper for listings."""
         ...
 
     async def commit(self, partition: Partition, batch: Batch) -> Committed:

@@ -136,6 +136,7 @@ class SimulatedEngine:
         limit: int,
         *,
         reverse: bool = False,
+        blobs: bool = True,
     ) -> list[Record]:
         """Up to ``limit`` records in [start, end), by key."""
         await asyncio.sleep(0)
@@ -143,7 +144,8 @@ class SimulatedEngine:
         keys = space.between(start, end)
         if reverse:
             keys.reverse()
-        return [space.held[key].record for key in keys[: max(limit, 0)]]
+        found = [space.held[key].record for key in keys[: max(limit, 0)]]
+        return found if blobs else [record._replace(blob=None) for record in found]
 
     async def commit(self, partition: Partition, batch: Batch) -> Committed:
         """Judge and apply at once, then yield: a cancellation comes too late, as in a real one."""

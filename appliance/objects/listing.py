@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Final
 
 from appliance.core.access import Action
-from appliance.core.recordkeys import key_of_record, object_root
+from appliance.core.recordkeys import object_root
 from appliance.engine.interface import Record
 from appliance.objects.context import BucketView, Context
 from appliance.objects.model import Caller, ListedObject, Listing, VersionListing
 from appliance.objects.reading import order_by_id
-from appliance.objects.records import Kind, decode_listed
+from appliance.objects.records import Kind, list_entries
 from appliance.objects.walk import Walk
 
 # Where a value has its kind: behind the array's header and the one-byte format number.
@@ -47,7 +47,7 @@ class Lists:
         limit = min(limit, self._context.limits.list_keys)
         walked = await walk.page(limit, _no_marker, first_of_key=True)
         root_bytes = len(object_root(bucket))
-        entries = [_listed(view, record, root_bytes, True) for record in walked.records]
+        entries = list_entries(walked.records, root_bytes, view.rules, is_latest=True)
         next_after = None
         if walked.truncated:
             next_after = walked.last_prefix or entries[-1].key
@@ -77,8 +77,7 @@ class Lists:
         root_bytes = len(object_root(bucket))
         entries: list[ListedObject] = []
         before = key_marker if order is not None else None
-        for record in walked.records:
-            entry = _listed(view, record, root_bytes, False)
+        for entry in list_entries(walked.records, root_bytes, view.rules, is_latest=False):
             entries.append(entry._replace(is_latest=entry.key != before))
             before = entry.key
         if not walked.truncated:
@@ -102,20 +101,3 @@ def _no_marker(record: Record) -> bool:
 
 def _any(_: Record) -> bool:
     return True
-
-
-def _listed(view: BucketView, record: Record, root_bytes: int, is_latest: bool) -> ListedObject:
-    fields = decode_listed(record.value)
-    return ListedObject(
-        key_of_record(record.key, root_bytes),
-        fields.size_bytes,
-        fields.etag,
-        fields.modified_ns,
-        view.rules.owner_of(fields.owner),
-        fields.storage_class,
-        fields.checksum_algorithm,
-        fields.checksum_kind,
-        fields.version_id,
-        is_latest,
-        fields.kind == Kind.DELETE_MARKER,
-    )

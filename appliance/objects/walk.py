@@ -18,7 +18,8 @@ from appliance.core.errors import S3Error
 from appliance.core.recordkeys import AFTER_KEY, END_OF_KEY, after_prefix, escape, unescape
 from appliance.engine.interface import Engine, Partition, Record
 
-STEP_MAX: Final = 1000
+STEP_MAX: Final = 1001
+"""A full page, and the one behind it that says whether there is more: one scan."""
 STEP_AFTER_JUMP: Final = 64
 SAME_KEY_MAX: Final = 16
 
@@ -86,7 +87,9 @@ class Walk:
         walked = Walked()
         step = min(limit + 1, STEP_AFTER_JUMP * 4 if self._delimiter else STEP_MAX)
         while limit > 0 and self._position < self._end:
-            records = await self._engine.scan(self._partition, self._position, self._end, step)
+            records = await self._engine.scan(
+                self._partition, self._position, self._end, step, blobs=False
+            )
             jumped = self._take(records, walked, limit, visible, first_of_key)
             if walked.truncated or (len(records) < step and not jumped):
                 break

@@ -19,13 +19,13 @@ _MONTHS: Final = "JanFebMarAprMayJunJulAugSepOctNovDec"
 
 @lru_cache(maxsize=4096)
 def _iso_second(second: int) -> str:
-    return strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))
+    return strftime("%Y-%m-%dT%H:%M:%S.", gmtime(second))
 
 
 def iso_time(time_ns: int) -> str:
     """ISO 8601 with milliseconds, UTC: dates inside documents."""
-    second, rest = divmod(time_ns, _NS_PER_S)
-    return f"{_iso_second(second)}.{rest // 1_000_000:03d}Z"
+    milliseconds = time_ns // 1_000_000
+    return f"{_iso_second(milliseconds // 1000)}{milliseconds % 1000:03d}Z"
 
 
 @lru_cache(maxsize=4096)

@@ -10,8 +10,10 @@ a character needs one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final
 
+from appliance.core.checksums import ChecksumAlgorithm, ChecksumKind
 from appliance.core.ports import Owner
 from appliance.objects.model import ListedObject, Listing
 from appliance.s3.dates import iso_time
@@ -143,8 +145,15 @@ class _Owners:
 
     def __init__(self) -> None:
         self._elements: dict[Owner, str] = {}
+        self._last: tuple[Owner, str] | None = None
 
     def element(self, owner: Owner) -> str:
+        if self._last is not None and self._last[0] is owner:
+            return self._last[1]  # hashing an owner costs more than all else of an entry
+        self._last = owner, self._found(owner)
+        return self._last[1]
+
+    def _found(self, owner: Owner) -> str:
         known = self._elements.get(owner)
         if known is None:
             known = owner_element("Owner", owner.user_id, owner.display_name)
@@ -152,12 +161,13 @@ class _Owners:
         return known
 
 
-def _checksum(entry: ListedObject) -> str:
-    if entry.checksum_algorithm is None or entry.checksum_kind is None:
+@lru_cache(maxsize=64)
+def _checksum(algorithm: ChecksumAlgorithm | None, kind: ChecksumKind | None) -> str:
+    if algorithm is None or kind is None:
         return ""
     return (
-        f"<ChecksumAlgorithm>{entry.checksum_algorithm.value}</ChecksumAlgorithm>"
-        f"<ChecksumType>{entry.checksum_kind.value}</ChecksumType>"
+        f"<ChecksumAlgorithm>{algorithm.value}</ChecksumAlgorithm>"
+        f"<ChecksumType>{kind.value}</ChecksumType>"
     )
 
 
@@ -165,15 +175,17 @@ def _contents(entries: Sequence[ListedObject], encode: Encode, *, with_owner: bo
     owners = _Owners()
     return "".join(
         [
-            f"<Contents><Key>{encode(entry.key)}</Key>"
-            f"<LastModified>{iso_time(entry.modified_ns)}</LastModified>"
-            f"<ETag>&quot;{entry.etag}&quot;</ETag>{_checksum(entry)}"
-            f"<Size>{entry.size_bytes}</Size>"
-            f"{owners.element(entry.owner) if with_owner else ''}"
-            f"<StorageClass>{entry.storage_class}</StorageClass></Contents>"
-            for entry in entries
+            f"<Contents><Key>{encode(key)}</Key>"
+            f"<LastModified>{iso_time(modified_ns)}</LastModified>"
+            f"<ETag>&quot;{etag}&quot;</ETag>{_checksum(algorithm, kind)}"
+            f"<Size>{size_bytes}</Size>"
+            f"{owners.element(owner) if with_owner else ''}"
+            f"<StorageClass>{storage_class}</StorageClass></Contents>"
+            for (
+                key, size_bytes, etag, modified_ns, owner, storage_class, algorithm, kind, *_,
+            ) in entries
         ]
-    )
+    )  # fmt: skip
 
 
 def _versions(entries: Sequence[ListedObject], encode: Encode) -> str:
@@ -190,7 +202,8 @@ def _versions(entries: Sequence[ListedObject], encode: Encode) -> str:
             pieces.append(f"<DeleteMarker>{head}{owner}</DeleteMarker>")
             continue
         pieces.append(
-            f"<Version>{head}<ETag>&quot;{entry.etag}&quot;</ETag>{_checksum(entry)}"
+            f"<Version>{head}<ETag>&quot;{entry.etag}&quot;</ETag>"
+            f"{_checksum(entry.checksum_algorithm, entry.checksum_kind)}"
             f"<Size>{entry.size_bytes}</Size>{owner}"
             f"<StorageClass>{entry.storage_class}</StorageClass></Version>"
         )

@@ -28,6 +28,7 @@ DOCUMENT_BYTES_MAX: Final = 8 * 1024 * 1024
 _NEEDS_ESCAPE: Final = re.compile('[&<>"\x00-\x1f\x7f\ufffe\uffff]')
 _ILLEGAL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _ENCODED_IN_URL: Final = re.compile(rb"[^A-Za-z0-9_.~/-]")
+_PLAIN_IN_URL: Final = re.compile(r"[A-Za-z0-9_.~/-]*")
 _ENTITIES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "\n": "\n", "\t": "\t"}
 
 
@@ -146,6 +147,8 @@ def document(root: str, *pieces: str) -> bytes:
 
 def url_encoded(text: str) -> str:
     """How ``encoding-type=url`` writes keys: space is ``%20`` and ``/`` stays."""
+    if _PLAIN_IN_URL.fullmatch(text) is not None:
+        return text
     return _ENCODED_IN_URL.sub(_percent, text.encode()).decode("ascii")
 
 

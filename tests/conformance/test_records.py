@@ -93,6 +93,21 @@ def test_scan_is_ordered_bytewise_half_open_limited_and_reversible(rig: Rig) -> 
     rig.run(scenario)
 
 
+def test_a_scan_without_blobs_tells_all_else_of_the_same_records(rig: Rig) -> None:
+    async def scenario(engine: Engine, partition: Partition) -> None:
+        writer = engine.blob_writer(3)
+        await writer.write(b"abc")
+        puts = [Put(b"a", b"1", await writer.finish()), Put(b"b", b"2")]
+        await engine.commit(partition, Batch(puts))
+        for reverse in (False, True):
+            told = await engine.scan(partition, b"", b"z", 9, reverse=reverse)
+            bare = await engine.scan(partition, b"", b"z", 9, reverse=reverse, blobs=False)
+            assert bare == [record._replace(blob=None) for record in told]
+            assert {record.blob is None for record in told} == {True, False}
+
+    rig.run(scenario)
+
+
 def test_version_is_the_commits_and_rises(rig: Rig) -> None:
     async def scenario(engine: Engine, partition: Partition) -> None:
         first = await engine.commit(partition, Batch([Put(b"a", b"1"), Put(b"b", b"1")]))

@@ -124,12 +124,13 @@ class MirrorEngine:
         limit: int,
         *,
         reverse: bool = False,
+        blobs: bool = True,
     ) -> list[Record]:
         """See ``Engine``."""
         self._need()
         if limit <= 0:
             return []
-        call = partial(self._reader.scan, partition, start, end, limit, reverse)
+        call = partial(self._reader.scan, partition, start, end, limit, reverse, blobs=blobs)
         await asyncio.sleep(0)  # whoever scans on and on must not hold up the loop
         if limit <= SCAN_HERE_MAX and self._index.is_quick():
             return self._index.here(call)

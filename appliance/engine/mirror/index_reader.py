@@ -31,6 +31,8 @@ _SCAN: Final = (
     " WHERE partition = ? AND key >= ? AND key < ? ORDER BY key LIMIT ?"
 )
 _SCAN_REVERSE: Final = _SCAN.replace("ORDER BY key", "ORDER BY key DESC")
+_SCAN_VALUES: Final = _SCAN.replace("version, charges, place", "version, NULL")
+_SCAN_VALUES_REVERSE: Final = _SCAN_VALUES.replace("ORDER BY key", "ORDER BY key DESC")
 
 
 class IndexedRecord(NamedTuple):
@@ -126,13 +128,23 @@ class Reads:
         self, partition: str, start: bytes, end: bytes, limit: int, reverse: bool = False
     ) -> list[IndexedRecord]:
         """Up to ``limit`` records in [start, end), by key. Raises ``Damaged``, ``DriveFault``."""
+        query = _SCAN_REVERSE if reverse else _SCAN
+        rows = self._rows(query, partition, start, end, limit)
+        return list(map(IndexedRecord._make, rows))
+
+    def scan_values(
+        self, partition: str, start: bytes, end: bytes, limit: int, reverse: bool = False
+    ) -> list[tuple[bytes, bytes, int, None]]:
+        """As ``scan``, only (key, value, version, None) of each: a third of the cost."""
+        query = _SCAN_VALUES_REVERSE if reverse else _SCAN_VALUES
+        return self._rows(query, partition, start, end, limit)
+
+    def _rows(self, query: str, partition: str, start: bytes, end: bytes, limit: int) -> list[Any]:
         with translated("scanning records"):
             number = self._partition(partition)
             if number < 0:
                 return []
-            query = _SCAN_REVERSE if reverse else _SCAN
-            rows = self._cursor.execute(query, (number, start, end, limit)).fetchall()
-            return list(map(IndexedRecord._make, rows))
+            return self._cursor.execute(query, (number, start, end, limit)).fetchall()
 
     def counters(self, partition: str) -> dict[bytes, int]:
         """All counters of a partition that are not zero."""

@@ -164,11 +164,21 @@ class MirrorReader:
         return [None if row is None else to_record(row, name) for row in rows]
 
     def scan(
-        self, partition: str, start: bytes, end: bytes, limit: int, reverse: bool
+        self,
+        partition: str,
+        start: bytes,
+        end: bytes,
+        limit: int,
+        reverse: bool,
+        *,
+        blobs: bool = True,
     ) -> list[Record]:
-        """From one snapshot."""
+        """From one snapshot; without ``blobs`` the records do not tell theirs."""
         name = partition.encode()
         try:
+            if not blobs:
+                values = self.index().scan_values(partition, start, end, limit, reverse=reverse)
+                return list(map(Record._make, values))
             rows = self.index().scan(partition, start, end, limit, reverse=reverse)
         except Damaged as damage:
             raise self._bad_index(damage) from damage

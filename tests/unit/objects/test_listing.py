@@ -141,9 +141,16 @@ class CountingEngine(SimulatedEngine):
         self.touched = 0
 
     async def scan(
-        self, partition: Partition, start: bytes, end: bytes, limit: int, *, reverse: bool = False
+        self,
+        partition: Partition,
+        start: bytes,
+        end: bytes,
+        limit: int,
+        *,
+        reverse: bool = False,
+        blobs: bool = True,
     ) -> list[Record]:
-        found = await super().scan(partition, start, end, limit, reverse=reverse)
+        found = await super().scan(partition, start, end, limit, reverse=reverse, blobs=blobs)
         self.scans += 1
         self.touched += len(found)
         return found
@@ -161,7 +168,7 @@ def test_common_prefixes_are_jumped_over() -> None:
         engine.scans = engine.touched = 0
         page = await here.store.listing.objects(ALICE, BUCKET)
         assert len(page.entries) == 1000 and page.truncated
-        assert engine.scans <= 2 and engine.touched <= 2000
+        assert (engine.scans, engine.touched) == (1, 1001), "a page is one scan"
 
     engine = CountingEngine()
     with world(engine=engine) as here:

@@ -139,9 +139,16 @@ class RacingEngine(SimulatedEngine):
         return found
 
     async def scan(
-        self, partition: Partition, start: bytes, end: bytes, limit: int, *, reverse: bool = False
+        self,
+        partition: Partition,
+        start: bytes,
+        end: bytes,
+        limit: int,
+        *,
+        reverse: bool = False,
+        blobs: bool = True,
     ) -> list[Record]:
-        found = await super().scan(partition, start, end, limit, reverse=reverse)
+        found = await super().scan(partition, start, end, limit, reverse=reverse, blobs=blobs)
         await self._dawdle()
         return found
 
