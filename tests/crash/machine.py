@@ -11,7 +11,7 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -28,6 +28,7 @@ from appliance.engine.mirror.room import Spawn, at_once
 from appliance.engine.mirror.state import Callbacks, StoreSettings
 from appliance.engine.mirror.store import Store
 from appliance.system.files import DirectoryVolume
+from tests.crash.images import Image
 from tests.crash.simulated import (
     Power,
     PowerCut,
@@ -40,6 +41,7 @@ from tests.crash.simulated import (
 MIRROR_ID: Final = "c3" * 16
 SEGMENT_BYTES: Final = 256 * 1024
 DRIVES: Final = ("drive-a", "drive-b")
+WITNESS: Final = "witness"
 GATEWAY: Final = "gateway-1"
 SETTINGS: Final = StoreSettings(
     reserve_bytes=0,
@@ -61,19 +63,10 @@ def scratch_directory() -> Path:
 class Machine:
     """One machine, from its making on."""
 
-    def __init__(self, seed: int, directory: Path) -> None:
-        self.rng: Final = random.Random(seed)
-        self.power: Final = Power()
-        self.disks: Final = {name: SimulatedDisk(name, self.power) for name in DRIVES}
-        self.witness: Final = SimulatedDisk("witness", self.power)
-        self.clock: Final = SimulatedClock()
-        self.entropy: Final = SeededEntropy(self.rng)
-        self.alerts: Final[list[str]] = []
-        self.index_directory: Final = directory / "index"
-        self._older_index: Final = directory / "older"
-        self.index_directory.mkdir(parents=True)
-        self.store: Store | None = None
-        self._index_volumes: list[DirectoryVolume] = []
+    def __init__(
+        self, seed: int | str, directory: Path, *, segment_size_bytes: int = SEGMENT_BYTES
+    ) -> None:
+        self._rig(seed, directory, SimulatedClock())
         create_mirror(
             NewMirrorPlan(
                 MIRROR_ID,
@@ -81,11 +74,39 @@ class Machine:
                 self._index_volume(),
                 str(self.index_directory),
                 self.witness.mount(),
-                segment_size_bytes=SEGMENT_BYTES,
+                segment_size_bytes=segment_size_bytes,
             ),
             clock=self.clock,
             entropy=self.entropy,
         )
+
+    @classmethod
+    def holding(
+        cls, seed: int | str, directory: Path, images: Mapping[str, Image], clock: SimulatedClock
+    ) -> Machine:
+        """A machine whose drives and witness, by name, hold these images; a name that is missing
+        keeps a blank one. Its index directory is as it lies there."""
+        made = cls.__new__(cls)
+        made._rig(seed, directory, clock)
+        for name, image in images.items():
+            disk = made.witness if name == WITNESS else made.disks[name]
+            disk.restore_image(image)
+        return made
+
+    def _rig(self, seed: int | str, directory: Path, clock: SimulatedClock) -> None:
+        self.rng = random.Random(seed)
+        self.power = Power()
+        self.disks = {name: SimulatedDisk(name, self.power) for name in DRIVES}
+        self.witness = SimulatedDisk(WITNESS, self.power)
+        self.clock = clock
+        self.entropy = SeededEntropy(self.rng)
+        self.alerts: list[str] = []
+        self.suspects: list[tuple[str, bytes]] = []
+        self.index_directory = directory / "index"
+        self._older_index = directory / "older"
+        self.index_directory.mkdir(parents=True, exist_ok=True)
+        self.store: Store | None = None
+        self._index_volumes: list[DirectoryVolume] = []
 
     # -- the store -----------------------------------------------------------------------------
 
@@ -97,11 +118,13 @@ class Machine:
         lanes: Lanes | None = None,
         spawn: Spawn = at_once,
         settings: StoreSettings = SETTINGS,
+        beside: Sequence[Volume] = (),
     ) -> Store:
-        """Open the store on fresh mounts of the present drives (default: all)."""
+        """Open the store on fresh mounts of the present drives (default: all), and on what else is
+        put ``beside`` them."""
         assembly = Assembly(
             MIRROR_ID,
-            [self.disks[name].mount() for name in present or DRIVES],
+            [*(self.disks[name].mount() for name in present or DRIVES), *beside],
             self._index_volume(),
             str(self.index_directory),
             self.witness.mount() if witness else None,
@@ -185,7 +208,7 @@ class Machine:
             lambda: IndexReader(path),
             lambda drive, place, why: self.suspects.append((drive, place)),
         )
-        self.suspects: list[tuple[str, bytes]] = []
+        self.suspects = []
         volumes = store.members
         reader.use(
             {

@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from appliance.core.errors import DriveFault, DriveTimeout
+from tests.crash.images import Content, Frozen, Image, NameChange, change_names
 from tests.crash.simulated_ports import SeededEntropy, SerialLanes, SimulatedClock
 from tests.crash.simulated_volume import (
     Inode,
@@ -30,7 +31,6 @@ from tests.crash.simulated_volume import (
     SimulatedFile,
     SimulatedVolume,
     parent,
-    put_bytes,
 )
 
 __all__ = [
@@ -66,6 +66,9 @@ class Power:
     operations: int = 0
     is_on: bool = True
     disks: list[SimulatedDisk] = field(default_factory=list)
+    observer: Callable[[SimulatedDisk, str, str], None] | None = None
+    """Called while an operation that changes something is under way, with its drive, kind and path:
+    what it does waits in the cache, and what came before is as durable as it will be."""
 
     def use(self) -> bool:
         """One more operation; False if the power goes while it is under way."""
@@ -111,6 +114,7 @@ class SimulatedDisk:
         self._live: _Tree = {"": None}
         self._stable: _Tree = {"": None}
         self._journal: list[tuple[str, str, str, Inode | None]] = []
+        self.short_writes: set[int] = set()
         power.disks.append(self)
 
     def mount(self) -> SimulatedVolume:
@@ -157,49 +161,53 @@ class SimulatedDisk:
         """Rot: one bit on the medium and in what readers see."""
         inode = self._live[path]
         assert inode is not None, f"no file {path}"
-        for content in (inode.live, inode.stable):
-            content[offset] ^= 1 << bit
+        inode.put(offset, bytes([inode.stable.data[offset] ^ 1 << bit]))
 
     def overwrite(self, path: str, offset: int, data: bytes) -> None:
         """Put any bytes on the medium, whatever they mean."""
         inode = self._live[path]
         assert inode is not None, f"no file {path}"
-        put_bytes(inode.live, offset, data)
-        put_bytes(inode.stable, offset, data)
+        inode.put(offset, data)
 
     def contents(self) -> dict[str, bytes]:
         """The files as on stable storage."""
         return {
-            path: bytes(inode.stable) for path, inode in self._stable.items() if inode is not None
+            path: inode.stable.data for path, inode in self._stable.items() if inode is not None
         }
 
     def digest(self) -> str:
         """A hash of everything on stable storage."""
         digest = hashlib.sha256()
         for path, inode in sorted(self._stable.items(), key=lambda item: item[0]):
-            content = b"" if inode is None else bytes(inode.stable)
+            content = b"" if inode is None else inode.stable.data
             digest.update(b"%d:%s:%d:" % (inode is None, path.encode(), len(content)) + content)
         return digest.hexdigest()
 
-    def image(self) -> dict[str, bytes | None]:
-        """A copy of stable storage, for ``restore_image``: an old state, a clone."""
+    def image(self) -> Image:
+        """Stable storage as it is, for ``restore_image``: an old state, a clone."""
         return {
-            path: None if inode is None else bytes(inode.stable)
-            for path, inode in self._stable.items()
+            path: None if inode is None else inode.stable for path, inode in self._stable.items()
         }
 
-    def restore_image(self, image: Mapping[str, bytes | None]) -> None:
+    def restore_image(self, image: Mapping[str, Content | None]) -> None:
         """Become what ``image`` was. Mounts end."""
         self.mounts += 1
-        self._stable = {}
-        for path, content in image.items():
-            inode = None
-            if content is not None:
-                inode = Inode()
-                inode.live, inode.stable = bytearray(content), bytearray(content)
-            self._stable[path] = inode
+        self._stable = {
+            path: None if content is None else Inode(content) for path, content in image.items()
+        }
         self._live = dict(self._stable)
         self._journal.clear()
+
+    def frozen(self) -> Frozen:
+        """The drive as it is now, with all that a power cut may keep or lose."""
+        journal = tuple(
+            NameChange(kind, source, target, None if inode is None else inode.frozen())
+            for kind, source, target, inode in self._journal
+        )
+        tree = {
+            path: None if inode is None else inode.frozen() for path, inode in self._stable.items()
+        }
+        return Frozen(tree, journal)
 
     def lose_cache(self, rng: random.Random) -> None:
         """A power cut: keep a beginning of the journal, and parts of the waiting writes."""
@@ -223,6 +231,13 @@ class SimulatedDisk:
             self.hook(Operation(self.operations, kind, path, offset, length))
         return self.power.use()
 
+    def under_way(self, stays_on: bool, kind: str, path: str) -> None:
+        """Every operation that changes something passes here when it has reached the cache."""
+        if not stays_on:
+            raise PowerCut
+        if self.power.observer is not None:
+            self.power.observer(self, kind, path)
+
     def write(self, inode: Inode, path: str, offset: int, data: bytes, *, durable: bool) -> None:
         stays_on = self.begin("write", path, offset, len(data))
         grown = max(0, offset + len(data) - len(inode.live))
@@ -230,15 +245,17 @@ class SimulatedDisk:
             raise DriveFault(self.name, f"write {path}", errno.ENOSPC)
         if self.operations in self.lost_writes:
             return
+        if self.operations in self.short_writes:
+            inode.write(offset, data[: len(data) // 2])
+            raise DriveFault(self.name, f"write {path}", errno.EIO, "a short write")
         inode.write(self.misdirected_writes.get(self.operations, offset), data)
-        if not stays_on:
-            raise PowerCut
+        self.under_way(stays_on, "write", path)
         if durable and not self.lies_about_flushes:
             inode.flush()
 
     def change(self, kind: str, source: str, target: str, inode: Inode | None) -> None:
         """A change of names: seen at once, stable once flushed."""
-        _rename_in(self._live, kind, source, target, inode)
+        change_names(self._live, kind, source, target, inode)
         self._journal.append((kind, source, target, inode))
 
     def flush_names(self, directory: str) -> None:
@@ -252,20 +269,9 @@ class SimulatedDisk:
 
     def _settle_journal(self, count: int) -> None:
         for kind, source, target, inode in self._journal[:count]:
-            _rename_in(self._stable, kind, source, target, inode)
+            change_names(self._stable, kind, source, target, inode)
         del self._journal[:count]
 
     @property
     def tree(self) -> _Tree:
         return self._live
-
-
-def _rename_in(tree: _Tree, kind: str, source: str, target: str, inode: Inode | None) -> None:
-    if kind == "create":
-        tree[source] = inode
-    elif kind == "unlink":
-        tree.pop(source, None)
-    elif source in tree:
-        tree[target] = tree.pop(source)
-        for path in [path for path in tree if path.startswith(f"{source}/")]:
-            tree[target + path[len(source) :]] = tree.pop(path)

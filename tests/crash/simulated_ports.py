@@ -35,8 +35,8 @@ class SerialLanes:
 class SimulatedClock:
     """Time that passes only when somebody sleeps, or a little at each look."""
 
-    def __init__(self) -> None:
-        self._now_ns = 1_700_000_000_000_000_000
+    def __init__(self, now_ns: int = 1_700_000_000_000_000_000) -> None:
+        self._now_ns = now_ns
 
     def now_ns(self) -> int:
         self._now_ns += 1_000

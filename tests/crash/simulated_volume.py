@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import errno
 import random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from appliance.core.errors import DriveFault
 from appliance.core.ports import Buffer, FileStat, Space
+from tests.crash.images import (
+    BLOCK_BYTES,
+    EMPTY,
+    Content,
+    FrozenFile,
+    Waiting,
+    keep_write,
+    put_bytes,
+    resize,
+)
 
 if TYPE_CHECKING:
     from tests.crash.simulated import SimulatedDisk
-
-BLOCK_BYTES: Final = 4096
-SECTOR_BYTES: Final = 512
 
 
 class PowerCut(BaseException):
@@ -28,56 +35,66 @@ def parent(path: str) -> str:
 class Inode:
     """A file's contents: as readers see them, and as they are on stable storage."""
 
-    def __init__(self) -> None:
-        self.live = bytearray()
-        self.stable = bytearray()
-        self.waiting: list[tuple[int, bytes | None]] = []
+    __slots__ = ("_frozen", "_live", "_stable", "_waiting")
+
+    def __init__(self, stable: Content = EMPTY) -> None:
+        self._stable = stable
+        self._live: bytearray | None = None  # only while it differs, or may
+        self._waiting: list[Waiting] = []
+        self._frozen: FrozenFile | None = None
+
+    @property
+    def live(self) -> bytes | bytearray:
+        """What a reader sees. Read only."""
+        return self._stable.data if self._live is None else self._live
+
+    @property
+    def stable(self) -> Content:
+        """What is on stable storage."""
+        return self._stable
+
+    def frozen(self) -> FrozenFile:
+        """As it is now."""
+        if self._frozen is None:
+            self._frozen = FrozenFile(self._stable, tuple(self._waiting))
+        return self._frozen
+
+    def _change(self) -> bytearray:
+        self._frozen = None
+        if self._live is None:
+            self._live = bytearray(self._stable.data)
+        return self._live
 
     def write(self, offset: int, data: bytes) -> None:
-        put_bytes(self.live, offset, data)
-        self.waiting.append((offset, data))
+        put_bytes(self._change(), offset, data)
+        self._waiting.append(Waiting(offset, data))
 
     def truncate(self, length: int) -> None:
-        _resize(self.live, length)
-        self.waiting.append((length, None))
+        resize(self._change(), length)
+        self._waiting.append(Waiting(length, None))
 
     def flush(self) -> None:
-        for offset, data in self.waiting:
-            self._settle(offset, data)
-        self.waiting.clear()
+        if self._waiting:
+            self._stable = Content(bytes(self.live))
+            self._waiting.clear()
+            self._frozen = None
 
-    def _settle(self, offset: int, data: bytes | None) -> None:
-        if data is None:
-            _resize(self.stable, offset)
-        else:
-            put_bytes(self.stable, offset, data)
+    def put(self, offset: int, data: bytes) -> None:
+        """Other bytes in one place, on the medium and in what readers see."""
+        put_bytes(self._change(), offset, data)
+        self._stable = self._stable.patched(offset, data)
 
     def lose_cache(self, rng: random.Random) -> None:
-        for offset, data in self.waiting:
+        content = bytearray(self._stable.data)
+        for offset, data in self._waiting:
             fate = rng.randrange(4)
             if fate == 0:
                 continue
-            if fate == 1 or data is None:
-                self._settle(offset, data)
-                continue
-            for at in range(0, len(data), SECTOR_BYTES):
-                if rng.randrange(4 if fate == 2 else 2):
-                    put_bytes(self.stable, offset + at, data[at : at + SECTOR_BYTES])
-        self.waiting.clear()
-        self.live = bytearray(self.stable)
-
-
-def _resize(content: bytearray, length: int) -> None:
-    if length < len(content):
-        del content[length:]
-    else:
-        content.extend(bytes(length - len(content)))
-
-
-def put_bytes(content: bytearray, offset: int, data: bytes) -> None:
-    if len(content) < offset + len(data):
-        _resize(content, offset + len(data))
-    content[offset : offset + len(data)] = data
+            keep_write(content, offset, data, 1 if fate == 1 else rng.random())
+        if self._waiting:
+            self._stable = Content(bytes(content))
+        self._waiting.clear()
+        self._live = self._frozen = None
 
 
 class SimulatedFile:
@@ -121,8 +138,8 @@ class SimulatedFile:
 
     def flush(self) -> None:
         self._volume.check(self._path)
-        if not self._volume.disk.begin("flush", self._path):
-            raise PowerCut
+        stays_on = self._volume.disk.begin("flush", self._path)
+        self._volume.disk.under_way(stays_on, "flush", self._path)
         if not self._volume.disk.lies_about_flushes:
             self._inode.flush()
 
@@ -139,8 +156,7 @@ class SimulatedFile:
         self._volume.check(self._path)
         stays_on = self._volume.disk.begin("truncate", self._path, length)
         self._inode.truncate(length)
-        if not stays_on:
-            raise PowerCut
+        self._volume.disk.under_way(stays_on, "truncate", self._path)
 
     def size_bytes(self) -> int:
         self._volume.check(self._path)
@@ -205,8 +221,7 @@ class SimulatedVolume:
         self._need_directory(parent(path))
         inode = Inode()
         self.disk.change("create", path, "", inode)
-        if not stays_on:
-            raise PowerCut
+        self.disk.under_way(stays_on, "create", path)
         return SimulatedFile(self, path, inode, write=True, durable=durable, direct=direct)
 
     def _need_directory(self, path: str) -> None:
@@ -222,8 +237,7 @@ class SimulatedVolume:
             directory = "/".join(parts[:count])
             if directory not in self.disk.tree:
                 self.disk.change("create", directory, "", None)
-        if not stays_on:
-            raise PowerCut
+        self.disk.under_way(stays_on, "make_directory", path)
 
     def rename(self, source: str, target: str) -> None:
         stays_on = self._begin("rename", source)
@@ -231,8 +245,7 @@ class SimulatedVolume:
             raise self._fault(errno.ENOENT, source)
         self._need_directory(parent(target))
         self.disk.change("rename", source, target, None)
-        if not stays_on:
-            raise PowerCut
+        self.disk.under_way(stays_on, "rename", source)
 
     def take_over(self, path: str) -> None:
         """Everything here has one owner."""
@@ -245,8 +258,7 @@ class SimulatedVolume:
         if self.disk.tree[path] is None:
             raise self._fault(errno.EISDIR, path)
         self.disk.change("unlink", path, "", None)
-        if not stays_on:
-            raise PowerCut
+        self.disk.under_way(stays_on, "unlink", path)
 
     def names(self, path: str) -> list[str]:
         self._look("names", path)
@@ -269,8 +281,7 @@ class SimulatedVolume:
     def flush_directory(self, path: str) -> None:
         stays_on = self._begin("flush_directory", path)
         self._need_directory(path)
-        if not stays_on:
-            raise PowerCut
+        self.disk.under_way(stays_on, "flush_directory", path)
         self.disk.flush_names(path)
 
     def space(self) -> Space:

@@ -23,7 +23,7 @@ from appliance.engine.mirror.segment import SEGMENT_BYTES_DEFAULT, SegmentState
 from appliance.engine.mirror.superblock import Superblock, format_drive, read_superblock
 from appliance.engine.mirror.witness import Witness, WitnessFile, create_witness
 
-SEGMENT_BYTES_MIN: Final = 256 * 1024
+SEGMENT_BYTES_MIN: Final = 64 * 1024
 FIRST_SEGMENTS: Final = 2
 
 

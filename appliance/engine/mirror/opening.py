@@ -140,7 +140,9 @@ class _Start:
         for loss in recovery.losses:
             self._callbacks.alert(f"lost, as accepted: {loss}")
         BlobKeeper(self._calls).ensure(self._members, file_blobs(recovery.last))
-        replay(self._index, next(iter(self._members.values())).log, _tail_after(position))
+        log = next(iter(self._members.values())).log
+        recovery.rebuilt_index = position is None
+        recovery.replayed_batches = replay(self._index, log, _tail_after(position))
         opened = self._opened(serve, segment_size, recovery, [])
         self._settle_epoch(opened.state, serve, recovery)
         return opened

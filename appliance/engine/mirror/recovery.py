@@ -41,12 +41,15 @@ class Survey:
     tail: Tail
     damage: list[Damage]
     last: DecodedBatch | None
+    torn: bool = False
 
 
 @dataclass(slots=True)
 class LogRecovery:
     """The common log. ``repaired`` counts repairs by drive; ``losses`` tells what no drive has and
-    nobody has accepted to lose; ``lied`` names drives that lack more than a crash can explain."""
+    nobody has accepted to lose; ``lied`` names drives that lack more than a crash can explain, and
+    ``torn`` those whose log ended in a batch that was not whole. The last two tell what the start
+    did about the index."""
 
     table: SegmentTable = field(default_factory=SegmentTable)
     tail: Tail = field(default_factory=Tail)
@@ -57,6 +60,10 @@ class LogRecovery:
     accepted: set[Loss] = field(default_factory=set)
     unaccepted: set[Loss] = field(default_factory=set)
     lied: list[str] = field(default_factory=list)
+    torn: set[str] = field(default_factory=set)
+    aligned_segments: int = 0
+    replayed_batches: int = 0
+    rebuilt_index: bool = False
 
     def count(self, drive: str) -> None:
         """One repair on ``drive``."""
@@ -76,7 +83,8 @@ def recover_logs(
     for _ in range(ROUNDS_MAX):
         surveys = {drive: survey(member, after) for drive, member in members.items()}
         recovery.losses, recovery.unaccepted = [], set()
-        changed = _align_segments(members, surveys)
+        recovery.torn |= {drive for drive, found in surveys.items() if found.torn}
+        changed = _align_segments(members, surveys, recovery)
         changed = _repair(members, surveys, recovery) or changed
         if not changed:
             changed = _copy_tail(members, surveys, recovery)
@@ -109,10 +117,12 @@ def survey(member: Member, after: Tail | None) -> Survey:
             last = None
         else:
             last = found
-    return Survey(scan.table, scan.tail, damage, last)
+    return Survey(scan.table, scan.tail, damage, last, scan.torn)
 
 
-def _align_segments(members: Mapping[str, Member], surveys: Mapping[str, Survey]) -> bool:
+def _align_segments(
+    members: Mapping[str, Member], surveys: Mapping[str, Survey], recovery: LogRecovery
+) -> bool:
     """Complete what was done to the segments of one drive only: a recycle (a higher generation
     proves that it was allowed) or a preparation. Returns whether anything was done."""
     newest: dict[int, SegmentState] = {}
@@ -129,9 +139,11 @@ def _align_segments(members: Mapping[str, Member], surveys: Mapping[str, Survey]
             own = found.table.get(segment)
             if own is not None and own.generation < state.generation:
                 member.log.recycle(SegmentState(segment, state.generation))
+                recovery.aligned_segments += 1
                 changed = True
             elif own is None and segment not in damaged:
                 _prepare(members, member, state)
+                recovery.aligned_segments += 1
                 changed = True
     return changed
 
