@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from appliance.core.errors import DriveFault, DriveTimeout, Unavailable
+from appliance.core.errors import DriveFault, DriveTimeout, MembershipChanged, Unavailable
 from appliance.engine.interface import MirrorState
+from appliance.engine.mirror.completion import complete
 from appliance.engine.mirror.messages import Order
 from appliance.engine.mirror.resync import Resync
 from appliance.engine.mirror.resync_driver import ResyncDriver
@@ -250,3 +251,36 @@ def test_a_room_check_that_hangs_costs_only_that_drive(
     machine.clock.sleep_s(10)
     commit(store, put(b"k", 1))
     assert list(store.members) == ["drive-a"]
+
+
+@pytest.mark.parametrize(
+    ("hung", "kind", "path", "stay"),
+    [
+        ("drive-b", "write", "", ["drive-a"]),
+        ("drive-b", "write", "staging/", ["drive-a", "drive-b"]),
+        ("drive-a", "read", "staging/", ["drive-a", "drive-b"]),
+    ],
+    ids=["the target", "the target's file", "the source's file"],
+)
+def test_a_copy_for_an_adoption_that_hangs_ends_with_its_deadline(
+    machine: Machine, lanes: ThreadLanes, hung: str, kind: str, path: str, stay: list[str]
+) -> None:
+    """A drive that takes no vote meanwhile goes; the client writes the blob again."""
+    store = _open(machine, lanes)
+    commit(store, put(b"first", 1))
+    staged = machine.stage(b"q" * 300_000)
+    staged = staged._replace(stamps={"drive-a": staged.stamps["drive-a"]})
+    hang = Hang(machine, hung)
+    hang.on(kind, path)
+    blobs, state = store._blobs, store._state
+    with pytest.raises(MembershipChanged):
+        complete(state, blobs, staged)
+    assert hang.struck.is_set()
+    assert list(store.members) == stay
+    hang.over_for_new_calls()
+    commit(store, put(b"more", 2))
+    order = Order(b"k", b"0:", b"", staged._replace(stamps={"drive-z": (1, 1)}))
+    (outcome,) = store.commit([put(b"k", 3)._replace(orders=[order])])
+    assert isinstance(outcome, MembershipChanged)
+    hang.end()
+    assert store.stopped == ""

@@ -12,14 +12,12 @@ drives: recovery copies or drops it, nobody was answered; (3) before the index: 
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from appliance.core.errors import (
     Conflict,
     DataLost,
-    DriveFault,
     EngineError,
     InvalidInput,
     LimitExceeded,
@@ -27,6 +25,7 @@ from appliance.core.errors import (
     NoSpace,
 )
 from appliance.engine.mirror.adoption import BlobKeeper
+from appliance.engine.mirror.completion import complete
 from appliance.engine.mirror.format import (
     COMMITS_PER_BATCH_MAX,
     DecodedBatch,
@@ -37,7 +36,7 @@ from appliance.engine.mirror.format import (
 )
 from appliance.engine.mirror.judge import Judge, Judged
 from appliance.engine.mirror.member import Member
-from appliance.engine.mirror.messages import CommitOrder, Staged
+from appliance.engine.mirror.messages import CommitOrder
 from appliance.engine.mirror.planner import NeedSegment, batch_bytes_max
 from appliance.engine.mirror.room import RoomKeeper
 from appliance.engine.mirror.state import MirrorState
@@ -148,7 +147,7 @@ class Committer:
     def _adopt(self, judged: Judged) -> None:
         """Raises ``MembershipChanged``, ``InvalidInput``, ``NoSpace``, or ``Stopped``."""
         self._blobs.check_unowned(self._state.index, judged.staged)
-        staged = [self._complete(blob) for blob in judged.staged]
+        staged = [complete(self._state, self._blobs, blob) for blob in judged.staged]
         answers = self._blobs.adopt(self._state.members, staged)
         self._state.lose(answers.failed)
         if answers.full:
@@ -157,23 +156,6 @@ class Committer:
         if not all(answers.values[drive] for drive in self._state.members):
             self._blobs.drop(self._state.members, [blob.blob_id for blob in staged])
             raise MembershipChanged("cannot adopt: a staged file is gone; write the blob again")
-
-    def _complete(self, blob: Staged) -> Staged:
-        """On every in-sync drive; one that takes no writes any more is let go. Raises
-        ``MembershipChanged``, ``NoSpace``, or ``Stopped``."""
-        while True:
-            members = self._state.members
-            lacking = self._blobs.lacking(members, blob)
-            try:
-                return self._blobs.complete(members, blob)
-            except DriveFault as fault:
-                # Only what was written to says that a drive fails; the client, which may have seen
-                # it first, would otherwise write the blob again for as long as the log is quiet.
-                if fault.errno in {errno.ENOSPC, errno.EDQUOT}:
-                    raise NoSpace(f"cannot store: drive {fault.drive} is full") from fault
-                if fault.drive not in lacking:
-                    raise MembershipChanged(f"cannot adopt: {fault}") from fault
-                self._state.lose({fault.drive: fault})
 
     # -- the log -------------------------------------------------------------------------------
 
