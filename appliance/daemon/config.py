@@ -157,6 +157,17 @@ class StoreSection:
         "How long a call may take on a drive whose peer has answered before it counts as failed.",
         **between(1, 600),
     )
+    crash_limit: int = setting(
+        3,
+        "After so many crashes on the same data the store starts for reading alone; 0 for never.",
+        **between(0, 16),
+    )
+    crash_window_s: float = setting(
+        300.0,
+        "The time within which crashes are counted, and how long a store that starts for reading"
+        " alone must run without one to take writes again.",
+        **between(10, 86400),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,8 @@ class StoreRole:
         settings = StoreSettings(
             missing_members_wait_s=section.missing_drive_wait_s,
             deadline_s=section.drive_deadline_s,
+            crash_limit=section.crash_limit,
+            crash_window_s=section.crash_window_s,
         )
         self._service = StoreService(clock=self._clock, entropy=SystemEntropy(), settings=settings)
         self._link: Link | None = None

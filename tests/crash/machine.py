@@ -50,6 +50,7 @@ SETTINGS: Final = StoreSettings(
     release_grace_s=0.0,
     recycle_grace_s=0.0,
     missing_members_wait_s=0.0,
+    crash_limit=0,
 )
 
 

@@ -33,18 +33,29 @@ class SerialLanes:
 
 
 class SimulatedClock:
-    """Time that passes only when somebody sleeps, or a little at each look."""
+    """Time that passes only when somebody sleeps, or a little at each look. The wall clock may
+    jump; the monotonic one begins anew when the machine does."""
 
     def __init__(self, now_ns: int = 1_700_000_000_000_000_000) -> None:
         self._now_ns = now_ns
+        self._wall_ahead_ns = 0
+        self._booted_ns = 0
+
+    def jump_s(self, seconds: float) -> None:
+        """Somebody sets the wall clock, forwards or backwards."""
+        self._wall_ahead_ns += int(seconds * 1e9)
+
+    def reboot(self) -> None:
+        """The machine is started anew: its monotonic clock begins at zero."""
+        self._booted_ns = self._now_ns
 
     def now_ns(self) -> int:
         self._now_ns += 1_000
-        return self._now_ns
+        return self._now_ns + self._wall_ahead_ns
 
     def monotonic_s(self) -> float:
         self._now_ns += 1_000
-        return self._now_ns / 1e9
+        return (self._now_ns - self._booted_ns) / 1e9
 
     def sleep_s(self, seconds: float) -> None:
         self._now_ns += int(seconds * 1e9)

@@ -52,9 +52,11 @@ class Ports:
 @dataclass(frozen=True, slots=True)
 class Orders:
     """What the operator or the time passed allows: see ``decide``. ``accept_losses``: serve
-    although parts of the log are lost on every drive."""
+    although parts of the log are lost on every drive. ``resume``: take writes although the store
+    crashed again and again."""
 
     waited: bool = False
     forced: bool = False
     chosen: str | None = None
     accept_losses: bool = False
+    resume: bool = False

@@ -178,7 +178,8 @@ class CommitterThread:
             self._commit(store, commits)
             if not items and store.needs_mark:
                 store.mark()
-            if self._clock.monotonic_s() >= self._step_at_s and not store.stopped:
+            may_step = store.read_only or not store.stopped
+            if self._clock.monotonic_s() >= self._step_at_s and may_step:
                 self._step_at_s = self._clock.monotonic_s() + STEP_EVERY_S
                 store.step()
         except ApplianceError as error:
@@ -188,7 +189,7 @@ class CommitterThread:
                 _log.exception("the store stops")
             self._close_store(str(error))
             return
-        if store.stopped and not store.losses:
+        if store.stopped and not store.read_only:
             self._close_store(store.stopped)
 
     def _take(self, store: Store) -> list[Commit | Command]:
@@ -213,9 +214,9 @@ class CommitterThread:
         try:
             outcomes = store.commit([commit.order for commit in commits])
         except ApplianceError as error:
-            lost = ReadOnly(str(error)) if store.losses else Unavailable(str(error))
+            lost = ReadOnly(str(error)) if store.read_only else Unavailable(str(error))
             self._deliver([(commit.answer, lost) for commit in commits])
-            if not store.losses:
+            if not store.read_only:
                 raise
             return
         self._pause_s = PAUSE_FIRST_S
@@ -228,7 +229,7 @@ class CommitterThread:
             result = command.work(store)
         except ApplianceError as error:
             command.answer(None, error)
-            if store.stopped and not store.losses:
+            if store.stopped and not store.read_only:
                 raise
             return
         command.answer(result, None)

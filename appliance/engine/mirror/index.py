@@ -217,6 +217,11 @@ class Index(Reads):
             self._outcomes.update(found)
             self._window.append((sequence, [request_id for request_id, _ in found]))
 
+    @property
+    def newest_request(self) -> int:
+        """The sequence of the newest batch with a client's commit; 0 if there is none."""
+        return self._window[-1][0] if self._window else 0
+
     def request_outcome(self, request_id: bytes) -> int | None:
         """The version an earlier commit with this id got, if it is within the window."""
         return self._outcomes.get(request_id)

@@ -26,6 +26,7 @@ from appliance.engine.mirror.planner import BatchPlanner, Tail
 from appliance.engine.mirror.rebuild import condemn, open_index, replay
 from appliance.engine.mirror.recovery import LogRecovery, file_blobs, recover_logs
 from appliance.engine.mirror.roll_call import call_roll
+from appliance.engine.mirror.starts import Starts
 from appliance.engine.mirror.state import Callbacks, MirrorState, StoreSettings, reserve_for
 from appliance.engine.mirror.superblock import Superblock, SuperblockFile
 from appliance.engine.mirror.votes import Votes, WitnessHome, generation_of
@@ -34,12 +35,14 @@ from appliance.engine.mirror.witness import WitnessFile
 
 @dataclass(slots=True)
 class Opened:
-    """The result: an open mirror; ``losses`` not empty: for reading alone."""
+    """The result: an open mirror. ``read_only`` says why it is for reading alone; ``losses`` is
+    what no drive has and nobody accepted to lose."""
 
     state: MirrorState
     segment_size_bytes: int
     recovery: LogRecovery
     losses: list[str] = field(default_factory=list)
+    read_only: str = ""
 
 
 def open_mirror(
@@ -48,6 +51,7 @@ def open_mirror(
     settings: StoreSettings,
     callbacks: Callbacks,
     orders: Orders,
+    starts: Starts,
 ) -> Opened:
     """Open a mirror up to, but without, its first batch. Raises ``NotYet``, ``Refused``,
     ``ReadOnly`` (diverged histories), ``Unavailable``. A drive that fails meanwhile is left out and
@@ -55,7 +59,7 @@ def open_mirror(
     excluded: dict[Volume, str] = {}
     condemned = False
     while True:
-        start = _Start(assembly, ports, settings, callbacks, orders, excluded)
+        start = _Start(assembly, ports, settings, callbacks, orders, excluded, starts)
         try:
             return start.run()
         except DriveFault as fault:
@@ -90,6 +94,7 @@ class _Start:
         callbacks: Callbacks,
         orders: Orders,
         excluded: Mapping[Volume, str],
+        starts: Starts,
     ) -> None:
         self._assembly = assembly
         self._ports = ports
@@ -97,6 +102,7 @@ class _Start:
         self._callbacks = callbacks
         self._orders = orders
         self._excluded = excluded
+        self._starts = starts
         self._members: dict[str, Member] = {}
         self._witness: WitnessFile | None = None
         self._index: Index | None = None
@@ -125,6 +131,7 @@ class _Start:
             waited=self._orders.waited or bool(self._excluded),
         )
         self._witness, serve = roll.witness, roll.serve
+        self._starts.begin()
         segment_size = self._open_members(serve, roll.found)
         self._index, position = self._open_index()
         everywhere = position is not None and self._everywhere(position)
@@ -145,6 +152,10 @@ class _Start:
         recovery.replayed_batches = replay(self._index, log, _tail_after(position))
         opened = self._opened(serve, segment_size, recovery, [])
         self._settle_epoch(opened.state, serve, recovery)
+        if self._orders.resume:
+            self._starts.forget()
+        elif reason := self._starts.judge(self._index.newest_request):
+            opened.read_only = opened.state.stopped = reason
         return opened
 
     def _witness_home(self) -> WitnessHome | None:
@@ -252,7 +263,7 @@ class _Start:
             state.stopped = f"data is lost on every drive: {losses[0]}"
         for drive in recovery.lied:
             self._callbacks.alert(f"drive {drive} lacks batches it had confirmed: replace it")
-        return Opened(state, segment_size, recovery, losses)
+        return Opened(state, segment_size, recovery, losses, state.stopped)
 
     def _reserve(self) -> int:
         chosen = self._settings.reserve_bytes

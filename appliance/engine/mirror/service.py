@@ -199,11 +199,18 @@ class StoreService:
         self._resync.try_again()
 
     def override(
-        self, *, forced: bool = False, chosen: str | None = None, losses: bool = False
+        self,
+        *,
+        forced: bool = False,
+        chosen: str | None = None,
+        losses: bool = False,
+        resume: bool = False,
     ) -> None:
         """The operator's word for the next attempt to open; see ``Orders``."""
-        self._orders = Orders(waited=True, forced=forced, chosen=chosen, accept_losses=losses)
-        self._thread.put(Command(_stop_for_losses, _log_failure))
+        self._orders = Orders(
+            waited=True, forced=forced, chosen=chosen, accept_losses=losses, resume=resume
+        )
+        self._thread.put(Command(_stop_reading, _log_failure))
         self._thread.try_open()
 
     # -- handlers ------------------------------------------------------------------------------
@@ -232,6 +239,7 @@ class StoreService:
             forced=bool(message.get("forced")),
             chosen=message.get("chosen"),
             losses=bool(message.get("accept_losses")),
+            resume=bool(message.get("resume")),
         )
 
     async def _complete(self, order: CommitOrder, answer: asyncio.Future[int]) -> None:
@@ -373,8 +381,8 @@ class StoreService:
                 _log.warning("a chore failed and is tried again: %s", error)
 
 
-def _stop_for_losses(store: Store) -> None:
-    if store.losses:
+def _stop_reading(store: Store) -> None:
+    if store.read_only:
         store.stop_reading("the operator decided")
 
 

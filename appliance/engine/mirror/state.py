@@ -18,6 +18,7 @@ from appliance.core.ports import Clock, Entropy, Volume
 from appliance.engine.mirror.index import Index
 from appliance.engine.mirror.member import Calls, Member
 from appliance.engine.mirror.planner import BatchPlanner
+from appliance.engine.mirror.starts import CRASH_LIMIT_DEFAULT, CRASH_WINDOW_S_DEFAULT
 from appliance.engine.mirror.votes import VoteFailed, Votes
 
 INLINE_LIMIT_BYTES_DEFAULT: Final = 256 * 1024
@@ -49,6 +50,10 @@ class StoreSettings:
     mark_after_s: float = 0.010
     heartbeat_every_s: float = 3600.0
     missing_members_wait_s: float = 90.0
+    crash_limit: int = CRASH_LIMIT_DEFAULT
+    """So many crashes on the same data within ``crash_window_s`` and the store starts for reading
+    alone; 0: never."""
+    crash_window_s: float = CRASH_WINDOW_S_DEFAULT
 
 
 def reserve_for(total_bytes: int) -> int:

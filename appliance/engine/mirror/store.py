@@ -16,7 +16,14 @@ from functools import partial
 from pathlib import PurePath
 from typing import Final
 
-from appliance.core.errors import Damaged, DataLost, DriveFault, EngineError, Unavailable
+from appliance.core.errors import (
+    ApplianceError,
+    Damaged,
+    DataLost,
+    DriveFault,
+    EngineError,
+    Unavailable,
+)
 from appliance.core.ports import Volume
 from appliance.engine.interface import Health, MemberHealth
 from appliance.engine.interface import MirrorState as Condition
@@ -31,6 +38,7 @@ from appliance.engine.mirror.rebuild import condemn
 from appliance.engine.mirror.repair import Repairer
 from appliance.engine.mirror.resync import Resync
 from appliance.engine.mirror.room import RoomKeeper, Spawn, at_once
+from appliance.engine.mirror.starts import Starts
 from appliance.engine.mirror.state import Callbacks, MirrorState, Stopped, StoreSettings
 from appliance.engine.mirror.upkeep import Sweep, Upkeep
 
@@ -47,8 +55,11 @@ def _read_into(found: list[LogRecord], member: Member, location: Location) -> No
 class Store:
     """An open mirror."""
 
-    def __init__(self, assembly: Assembly, opened: Opened, *, spawn: Spawn, sweep: Sweep) -> None:
+    def __init__(
+        self, assembly: Assembly, opened: Opened, starts: Starts, *, spawn: Spawn, sweep: Sweep
+    ) -> None:
         self._assembly = assembly
+        self._starts = starts
         self._state: Final[MirrorState] = opened.state
         self._blobs = BlobKeeper(self._state.calls)
         target = self._state.settings.batch_target_bytes
@@ -64,6 +75,9 @@ class Store:
         self._repairer = Repairer(self._state)
         self.recovery: Final = opened.recovery
         self.losses: Final = opened.losses
+        self.read_only = opened.read_only
+        """Why it was opened for reading alone; empty for one that takes writes, or did."""
+        self._proven_at_s = self._state.clock.monotonic_s() + self._state.settings.crash_window_s
         self._resync: Resync | None = None
         self._flushing = threading.Lock()
 
@@ -81,22 +95,32 @@ class Store:
     ) -> Store:
         """Recover and begin to serve. The store closes the assembly's volumes when it is closed;
         the caller does when this fails. Raises ``NotYet``, ``Refused``, ``ReadOnly``,
-        ``Unavailable``. With data lost on every drive the store is open for reading alone."""
-        opened = open_mirror(
-            assembly,
-            ports,
-            settings or StoreSettings(),
-            callbacks or Callbacks(),
-            orders or Orders(),
+        ``Unavailable``. With data lost on every drive, and after too many crashes on the same data,
+        the store is open for reading alone."""
+        settings, callbacks = settings or StoreSettings(), callbacks or Callbacks()
+        starts = Starts(
+            assembly.index_directory,
+            ports.clock,
+            limit=settings.crash_limit,
+            window_s=settings.crash_window_s,
+            alert=callbacks.alert,
         )
-        store = cls(assembly, opened, spawn=spawn, sweep=sweep)
-        if not opened.losses:
+        try:
+            opened = open_mirror(assembly, ports, settings, callbacks, orders or Orders(), starts)
+        except ApplianceError:
+            starts.give_up()
+            raise
+        store = cls(assembly, opened, starts, spawn=spawn, sweep=sweep)
+        if opened.read_only:
+            callbacks.alert(f"the mirror takes no writes: {opened.read_only}")
+        else:
             try:
                 store._committer.write_start()
                 store._state.votes.beat(store._state.members)
                 store._room.look()
                 store._upkeep.sweep_staging()
-            except BaseException:
+            except ApplianceError:
+                starts.give_up()
                 store.close()
                 raise
         return store
@@ -221,7 +245,7 @@ class Store:
 
     def stop_reading(self, reason: str) -> None:
         """End an open store that serves reads alone, so that it is opened anew."""
-        self.losses.clear()
+        self.read_only = ""
         self._state.stopped = reason
 
     def repair(self, drive: str, place: bytes) -> bool:
@@ -232,7 +256,16 @@ class Store:
     # -- upkeep --------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Periodic work; see ``Upkeep.step``."""
+        """Periodic work; see ``Upkeep.step``. One for reading alone after crashes that ran long
+        enough without another one ends, to be opened in full."""
+        if self._proven_at_s <= self._state.clock.monotonic_s():
+            self._proven_at_s = float("inf")
+            self._starts.forget()
+            if self.read_only and not self.losses:
+                self.stop_reading("it ran long enough to take writes again")
+                return
+        if self.read_only:
+            return
         try:
             self._upkeep.step()
         except Damaged as damage:
@@ -325,4 +358,5 @@ class Store:
             self._state.stopped = "the store is closed"
         with self._flushing:
             self._state.close()
+        self._starts.end()
         self._assembly.close()
