@@ -14,14 +14,13 @@ Reference: NIST SP 800-38D; RFC 5869; the STREAM construction (Hoang et al., 201
 
 from __future__ import annotations
 
+import hmac
 import struct
 from collections.abc import Iterator
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from appliance.core.errors import DataLost
 from appliance.core.ports import Buffer
@@ -32,6 +31,7 @@ SEALED_FRAME_BYTES: Final = FRAME_BYTES + TAG_BYTES
 WRITE_ID_BYTES: Final = 32
 CONTRACT_KEY_BYTES: Final = 32
 _LABEL: Final = b"appliance content 1"
+_EXPAND: Final = _LABEL + b"\x01"
 _NONCE: Final = struct.Struct(">IQ")
 
 
@@ -39,8 +39,9 @@ def content_cipher(contract_key: bytes, write_id: bytes) -> AESGCM:
     """The cipher of one content."""
     assert len(contract_key) == CONTRACT_KEY_BYTES, "contract keys have 256 bits"
     assert len(write_id) == WRITE_ID_BYTES, "write ids have 256 bits"
-    derive = HKDF(algorithm=hashes.SHA256(), length=32, salt=write_id, info=_LABEL)
-    return AESGCM(derive.derive(contract_key))
+    # HKDF for one block of output, which is two HMACs: a third of the library's time for it.
+    extracted = hmac.digest(write_id, contract_key, "sha256")
+    return AESGCM(hmac.digest(extracted, _EXPAND, "sha256"))
 
 
 def frame_count(size_bytes: int) -> int:
@@ -125,6 +126,25 @@ class Span:
         self.length: Final = length
 
 
+def open_frame(contract_key: bytes, write_id: bytes, span: Span, sealed: bytes) -> bytes:
+    """The plaintext of a span that lies in one frame. Raises ``DataLost`` unless it is authentic
+    and whole."""
+    final = span.first_frame == frame_count(span.size_bytes) - 1
+    cipher = content_cipher(contract_key, write_id)
+    opened = _opened(cipher, span.first_frame, final, sealed, write_id)
+    part = opened[span.skip : span.skip + span.length]
+    if len(part) != span.length:
+        raise DataLost("a content is shorter than its record says")
+    return part
+
+
+def _opened(cipher: AESGCM, number: int, final: bool, frame: Buffer, write_id: bytes) -> bytes:
+    try:
+        return cipher.decrypt(_nonce(number, final), frame, write_id)
+    except (InvalidTag, ValueError) as error:
+        raise DataLost(f"content frame {number} is not authentic") from error
+
+
 class Opener:
     """Opens the frames of a span, fed with its sealed bytes in pieces of any size.
 
@@ -163,11 +183,8 @@ class Opener:
             position = end
 
     def _open(self, frame: Buffer) -> bytes:
-        nonce = _nonce(self._number, final=self._number == self._last_frame)
-        try:
-            opened = self._cipher.decrypt(nonce, frame, self._write_id)
-        except (InvalidTag, ValueError) as error:
-            raise DataLost(f"content frame {self._number} is not authentic") from error
+        final = self._number == self._last_frame
+        opened = _opened(self._cipher, self._number, final, frame, self._write_id)
         self._number += 1
         return opened
 

@@ -16,7 +16,7 @@ import hmac
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 from appliance.core.errors import S3Error
@@ -55,8 +55,7 @@ class Scope:
     """``date/region/service/terminator``, as it enters the string to sign."""
 
 
-@dataclass(frozen=True, slots=True)
-class Presented:
+class Presented(NamedTuple):
     """What a client presents to prove who it is. ``expires_s`` is None for a header."""
 
     scope: Scope
@@ -85,10 +84,11 @@ def parse_authorization(value: str, amz_date: str) -> Presented:
 
     Raises ``AuthorizationHeaderMalformed``.
     """
-    found: dict[str, str] = {}
-    for part in value[len(ALGORITHM) :].split(","):
-        name, _, content = part.strip().partition("=")
-        found[name] = content
+    found = {
+        name: content
+        for part in value[len(ALGORITHM) :].split(",")
+        for name, _, content in (part.strip().partition("="),)
+    }
     missing = [name for name in ("Credential", "SignedHeaders", "Signature") if not found.get(name)]
     if missing:
         raise _malformed(f"missing {', '.join(missing)}")

@@ -79,7 +79,7 @@ class Acls:
 
         async def with_list(view: BucketView, record: ObjectRecord) -> ObjectRecord:
             owner = view.rules.owner_of(record.owner)
-            return changed(record, acl=await resolve(self._context, view.rules, request, owner))
+            return record._replace(acl=await resolve(self._context, view.rules, request, owner))
 
         return await revise(
             self._context, caller, bucket, key, version_id, Action.PUT_OBJECT_ACL, with_list

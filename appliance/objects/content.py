@@ -14,7 +14,7 @@ from typing import Final, cast
 
 from appliance.core.checksums import Checksum
 from appliance.core.errors import DataLost, Unavailable
-from appliance.core.frames import SEALED_FRAME_BYTES, Opener, Span
+from appliance.core.frames import FRAME_BYTES, SEALED_FRAME_BYTES, Opener, Span, open_frame
 from appliance.core.partlayout import PartSlice, Run, build_runs, locate
 from appliance.core.recordkeys import part_key, part_number, parts_range
 from appliance.engine.interface import BlobRef, Record
@@ -92,6 +92,21 @@ class OpenObject:
                 async for data in opened:
                     yield data
 
+    async def read_at_once(self, offset: int, length: int) -> bytes | None:
+        """The range if it lies in one frame of one content, without the machinery that streams;
+        None otherwise, with nothing read. Raises as ``read`` does."""
+        record, blob = self._record, self._stored.blob
+        if length > FRAME_BYTES or blob is None or record.kind is Kind.IN_PARTS:
+            return None
+        span = Span(record.size_bytes, offset, length)
+        if span.sealed_length > SEALED_FRAME_BYTES:
+            return None
+        context = self._context
+        contract_key = await context.contract_key(self._view.contract)
+        chunks = context.engine.blob_read(blob, span.sealed_offset, span.sealed_length)
+        sealed = b"".join([chunk async for chunk in chunks])
+        return open_frame(contract_key, record.write_id, span, sealed)
+
     async def _pieces(self, offset: int, length: int) -> list[_Piece]:
         record = self._record
         if record.kind is not Kind.IN_PARTS:
@@ -126,12 +141,6 @@ async def _open_piece(
     sealed = context.engine.blob_read(piece.blob, span.sealed_offset, span.sealed_length)
     chunks = cast("AsyncGenerator[bytes, None]", sealed)
     async with aclosing(chunks):
-        if span.sealed_length <= SEALED_FRAME_BYTES:
-            data = opener.update(b"".join([chunk async for chunk in chunks]))
-            opener.finish()
-            if data:
-                yield data
-            return
         async for data in _decrypt(context, opener, chunks):
             yield data
 

@@ -119,13 +119,23 @@ class Context:
             wanted = [bucket_key(name), *keys]
             first, *rest = await self.engine.read(Partition(contract), wanted)
             if first is not None:
-                record = BucketRecord.decode(first.value)
-                rules = record.rules(contract, public_access=self.public_access)
-                view = BucketView(name, contract, record, first.version, rules)
+                view = self._view(name, contract, first)
                 self._remember(view)
                 return view, rest
             self.forget(name)
         raise no_such_bucket(name)
+
+    def _view(self, name: str, contract: str, found: Record) -> BucketView:
+        """The bucket as just read. A version is written once, so one that is remembered need not be
+        decoded again."""
+        known = self._views.get(name)
+        if known is not None:
+            view = known[1]
+            if view.version == found.version and view.contract == contract:
+                return view
+        record = BucketRecord.decode(found.value)
+        rules = record.rules(contract, public_access=self.public_access)
+        return BucketView(name, contract, record, found.version, rules)
 
     async def bucket_for_write(
         self, caller: Caller | None, name: str, action: Action

@@ -100,8 +100,7 @@ class Body(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
+class ObjectInfo(NamedTuple):
     """One version of an object. ``parts`` is 0 unless it was uploaded in parts.
 
     ``checksum`` is there for every object; answer it only when the client asks for it

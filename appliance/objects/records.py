@@ -184,8 +184,7 @@ def _pack_attributes(attributes: Attributes) -> list[Any]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectRecord:
+class ObjectRecord(NamedTuple):
     """The value of one version. ``owner`` is None when it is the bucket's.
 
     ``write_id`` is the key salt of a plain object's blob; for an object in parts it is the upload
@@ -202,7 +201,7 @@ class ObjectRecord:
     checksum: StoredChecksum | None = None
     version_id: str = ""
     attributes: Attributes = NO_ATTRIBUTES
-    runs: Sequence[Run] = field(default=())
+    runs: Sequence[Run] = ()
     acl: Acl | None = None
 
     @property

@@ -59,6 +59,6 @@ class Tags:
         tags: Mapping[str, str],
     ) -> ObjectInfo:
         async def with_tags(_: BucketView, record: ObjectRecord) -> ObjectRecord:
-            return changed(record, attributes=changed(record.attributes, tags=tags))
+            return record._replace(attributes=changed(record.attributes, tags=tags))
 
         return await revise(self._context, caller, bucket, key, version_id, action, with_tags)

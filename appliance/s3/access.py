@@ -5,11 +5,10 @@ Owns plain values only. Times are seconds; ``began_ns`` is wall clock. Never hol
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class AccessRecord:
+class AccessRecord(NamedTuple):
     """One request, complete or broken off. ``status`` 0: the client left before an answer."""
 
     request_id: str

@@ -6,15 +6,25 @@ decide is ``core.conditions``.
 
 from __future__ import annotations
 
+from typing import Final
+
 from appliance.core.conditions import ReadCondition, WriteCondition
+from appliance.objects.model import NO_CONDITION
 from appliance.s3.dates import parse_http_time
 from appliance.s3.parameters import invalid_argument
 from appliance.s3.request import Request
 
+_READ_HEADERS: Final = frozenset(
+    {"if-match", "if-none-match", "if-modified-since", "if-unmodified-since"}
+)
+
 
 def read_condition(request: Request, prefix: str = "") -> ReadCondition:
     """The condition of a read, or with ``prefix`` ``x-amz-copy-source-`` of a copy's source."""
-    get = request.headers.get
+    values = request.headers.by_lower_name
+    if not prefix and _READ_HEADERS.isdisjoint(values):
+        return NO_CONDITION
+    get = values.get
     return ReadCondition(
         if_match=get(f"{prefix}if-match"),
         if_none_match=get(f"{prefix}if-none-match"),

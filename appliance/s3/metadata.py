@@ -15,7 +15,7 @@ from appliance.core.errors import S3Error
 from appliance.objects.model import Attributes, ObjectInfo
 from appliance.s3.dates import http_time
 from appliance.s3.encryption import ENCRYPTION_HEADERS, check_encryption
-from appliance.s3.request import Request
+from appliance.s3.request import NO_QUERY, Request
 
 DEFAULT_CONTENT_TYPE: Final = "binary/octet-stream"
 METADATA_PREFIX: Final = "x-amz-meta-"
@@ -165,6 +165,8 @@ def object_headers(info: ObjectInfo) -> dict[str, str]:
 
 def response_overrides(request: Request) -> dict[str, str]:
     """The ``response-*`` parameters of a signed read; raises ``InvalidRequest`` for anonymous."""
+    if request.query is NO_QUERY:
+        return {}
     found = {
         header: request.query[name] for name, header in _OVERRIDES.items() if name in request.query
     }

@@ -60,27 +60,31 @@ async def get_object(context: Context, request: Request) -> None:
         await request.reply(answer.status, answer.headers)
         return
     try:
-        pieces, first = await _begun(answer)
+        first, pieces = await _begun(answer)
     except Unavailable:
         again = await _prepared(context, request)
         if again.opened.info == answer.opened.info or again.length == 0:
             raise
         # It was replaced between opening and reading: the client gets the new one.
         answer = again
-        pieces, first = await _begun(answer)
+        first, pieces = await _begun(answer)
+    if pieces is None:
+        await request.reply(answer.status, answer.headers, first)
+        return
     async with aclosing(pieces):
-        if len(first) == answer.length:
-            await request.reply(answer.status, answer.headers, first)
-            return
         await request.start(answer.status, answer.headers, answer.length)
         await request.write(first)
         async for piece in pieces:
             await request.write(piece)
 
 
-async def _begun(answer: _Answer) -> tuple[AsyncGenerator[bytes, None], bytes]:
+async def _begun(answer: _Answer) -> tuple[bytes, AsyncGenerator[bytes, None] | None]:
+    """All of a small answer, or the first piece of a large one and those that follow."""
+    whole = await answer.opened.read_at_once(answer.start, answer.length)
+    if whole is not None:
+        return whole, None
     pieces = answer.opened.read(answer.start, answer.length)
-    return pieces, await anext(pieces, b"")
+    return await anext(pieces, b""), pieces
 
 
 async def head_object(context: Context, request: Request) -> None:

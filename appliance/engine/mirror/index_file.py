@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import errno
 import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 import apsw
@@ -58,23 +56,44 @@ PRAGMA user_version = {FORMAT};
 """
 
 
-@contextmanager
-def translated(operation: str) -> Iterator[None]:
-    """SQLite's errors as ours: ``Damaged`` for wrong contents, ``DriveFault`` for the device."""
-    try:
-        yield
-    except (apsw.CorruptError, apsw.NotADBError) as error:
-        raise Damaged(f"the index is damaged: {operation}: {error}") from error
-    except apsw.IOError as error:
+_ERROR_NUMBERS: Final = (
+    (apsw.IOError, errno.EIO),
+    (apsw.FullError, errno.ENOSPC),
+    (apsw.CantOpenError, errno.EACCES),
+    (apsw.PermissionsError, errno.EACCES),
+    (apsw.ReadOnlyError, errno.EACCES),
+    (apsw.BusyError, errno.EBUSY),
+)
+
+
+class _Translation:
+    """A context manager without state: made once for an operation, entered for every read."""
+
+    __slots__ = ("_operation",)
+
+    def __init__(self, operation: str) -> None:
+        self._operation = operation
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if error is None:
+            return
+        operation = self._operation
+        if isinstance(error, apsw.CorruptError | apsw.NotADBError):
+            raise Damaged(f"the index is damaged: {operation}: {error}") from error
         if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_DATA:
             raise Damaged(f"the index is damaged: {operation}: wrong page checksum") from error
-        raise DriveFault("index", operation, errno.EIO, str(error)) from error
-    except apsw.FullError as error:
-        raise DriveFault("index", operation, errno.ENOSPC, str(error)) from error
-    except (apsw.CantOpenError, apsw.PermissionsError, apsw.ReadOnlyError) as error:
-        raise DriveFault("index", operation, errno.EACCES, str(error)) from error
-    except apsw.BusyError as error:
-        raise DriveFault("index", operation, errno.EBUSY, str(error)) from error
+        for kind, number in _ERROR_NUMBERS:
+            if isinstance(error, kind):
+                raise DriveFault("index", operation, number, str(error)) from error
+
+
+@functools.cache
+def translated(operation: str) -> _Translation:
+    """SQLite's errors as ours: ``Damaged`` for wrong contents, ``DriveFault`` for the device."""
+    return _Translation(operation)
 
 
 @functools.cache

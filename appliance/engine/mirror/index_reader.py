@@ -7,6 +7,7 @@ ones (``IndexReader``).
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from appliance.engine.mirror.format import BLOB_ID_BYTES, BlobKind, Location
 from appliance.engine.mirror.index_file import connect, translated
 
 READER_CACHE_BYTES: Final = 8 * 1024 * 1024
+READ_TOGETHER_MAX: Final = 8
+"""So many keys are read by one statement."""
 _PLACE: Final = struct.Struct("<IIIIIBQ16s")
 KIND_AT: Final = 20
 """Where in a packed place the blob's kind is; in front of it is the encoded location."""
@@ -33,6 +36,11 @@ _SCAN: Final = (
 _SCAN_REVERSE: Final = _SCAN.replace("ORDER BY key", "ORDER BY key DESC")
 _SCAN_VALUES: Final = _SCAN.replace("version, charges, place", "version, NULL")
 _SCAN_VALUES_REVERSE: Final = _SCAN_VALUES.replace("ORDER BY key", "ORDER BY key DESC")
+
+
+@functools.cache
+def _read_together(count: int) -> str:
+    return _READ.replace("key = ?", f"key IN ({', '.join('?' * count)})")
 
 
 class IndexedRecord(NamedTuple):
@@ -114,6 +122,11 @@ class Reads:
                 return [None] * len(keys)
             if len(keys) == 1 or self._connection.in_transaction:
                 return [self._one(number, key) for key in keys]
+            if len(keys) <= READ_TOGETHER_MAX:
+                # One statement sees one snapshot, at half the cost of a transaction around two.
+                rows = self._cursor.execute(_read_together(len(keys)), (number, *keys))
+                found = {row[0]: IndexedRecord._make(row) for row in rows}
+                return [found.get(key) for key in keys]
             self._cursor.execute("BEGIN")
             try:
                 return [self._one(number, key) for key in keys]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from appliance.core.errors import Damaged
 from appliance.engine.interface import BlobRef, Record
@@ -20,8 +20,7 @@ _FILE: Final = b"F"
 _OWNER: Final = struct.Struct("<QBH")
 
 
-@dataclass(frozen=True, slots=True)
-class InlinePlace:
+class InlinePlace(NamedTuple):
     """A blob inside its log record; the owner lets it be found again when it moved."""
 
     location: Location

@@ -5,6 +5,9 @@ from __future__ import annotations
 import random
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +19,7 @@ from appliance.core.frames import (
     Sealer,
     Span,
     frame_count,
+    open_frame,
     seal,
     sealed_size,
 )
@@ -31,6 +35,8 @@ def open_range(sealed: bytes, size: int, offset: int, length: int, step: int = 1
     wanted = sealed[span.sealed_offset : span.sealed_offset + span.sealed_length]
     opened = b"".join(opener.update(wanted[at : at + step]) for at in range(0, len(wanted), step))
     opener.finish()
+    if span.sealed_length <= SEALED_FRAME_BYTES:
+        assert open_frame(KEY, WRITE_ID, span, wanted) == opened
     return opened
 
 
@@ -50,6 +56,22 @@ def test_every_range_opens(size: int, data: st.DataObject) -> None:
     step = data.draw(st.integers(5000, 3 * FRAME_BYTES))
     assert open_range(sealed, size, offset, length, step) == plain[offset : offset + length]
     assert open_range(sealed, size, 0, size) == plain
+
+
+def test_the_key_of_a_content_is_hkdf_of_rfc_5869() -> None:
+    kept = HKDF(hashes.SHA256(), 32, salt=WRITE_ID, info=b"appliance content 1").derive(KEY)
+    nonce = (1).to_bytes(4, "big") + bytes(8)
+    assert AESGCM(kept).decrypt(nonce, seal(KEY, WRITE_ID, b"plain"), WRITE_ID) == b"plain"
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_frame_alone_opens_only_at_its_place(number: int) -> None:
+    span = Span(SIZE, number * FRAME_BYTES + 5, 10)
+    assert open_frame(KEY, WRITE_ID, span, FRAMES[number]) == bytes(10)
+    spoilt = [flipped(FRAMES[number], 7), FRAMES[number][:-1], b"", FRAMES[(number + 1) % 3]]
+    for sealed in spoilt:
+        with pytest.raises(DataLost):
+            open_frame(KEY, WRITE_ID, span, sealed)
 
 
 def test_emptiness_is_sealed() -> None:
