@@ -21,6 +21,7 @@ from appliance.cli.cmd_completion import completion
 from appliance.cli.cmd_dev import dev
 from appliance.cli.cmd_drive import drive
 from appliance.cli.cmd_mirror import mirror
+from appliance.cli.cmd_offline import export_mirror, inspect_drive, keys, verify_mirror
 from appliance.cli.cmd_status import status
 from appliance.cli.context import SOCKET_VARIABLE, Context, json_option, pass_context
 from appliance.cli.output import Output
@@ -46,7 +47,8 @@ EXIT_CODES: Final[tuple[tuple[type[errors.ApplianceError], int], ...]] = (
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""\b
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 refused by a safety
-rule, 5 the appliance cannot be reached, 6 no space, 130 interrupted.""",
+rule, 5 the appliance cannot be reached, 6 no space, 130 interrupted; 10 to 12 of
+`mirror verify` and `mirror export` are in their own help.""",
 )
 @click.option(
     "--socket",
@@ -74,8 +76,11 @@ def appliance(context: Context, socket_path: Path | None) -> None:
         context.socket = socket_path
 
 
-for _command in (drive, mirror, account, bucket, status, dev, completion):
+for _command in (drive, mirror, account, bucket, keys, status, dev, completion):
     appliance.add_command(_command)
+drive.add_command(inspect_drive)
+mirror.add_command(verify_mirror)
+mirror.add_command(export_mirror)
 
 
 def run(arguments: Sequence[str], context: Context) -> int:

@@ -14,6 +14,7 @@ Record keys, all in the system partition:
 ``account-name/<name>``      which account has the name
 ``access-key/<id>``          an access key and its sealed secret
 ``recovery-key``             the public half of the offline recovery key
+``master-key/<key id>``      a master key, wrapped to the recovery key
 ==========================  ==========================================
 """
 
@@ -46,6 +47,7 @@ ACCOUNT: Final = b"account/"
 ACCOUNT_NAME: Final = b"account-name/"
 ACCESS_KEY: Final = b"access-key/"
 RECOVERY_KEY: Final = b"recovery-key"
+MASTER_KEY: Final = b"master-key/"
 
 
 class ContractState(enum.IntEnum):

@@ -151,3 +151,17 @@ def key_of_record(record_key: bytes, root_bytes: int) -> str:
 def part_number(record_key: bytes) -> int:
     """The number in a part's record key."""
     return int.from_bytes(record_key[-2:], "big")
+
+
+def name_of_record(record_key: bytes) -> str:
+    """What a record of a contract is, for a person who looks for it: ``bucket/key`` of an object, a
+    part or an unfinished upload by its bucket, anything else as it stands."""
+    kind, _, rest = record_key.partition(b"/")
+    bucket, _, tail = rest.partition(b"/")
+    name = bucket.decode("ascii", "replace")
+    end = tail.find(END_OF_KEY)
+    if kind == b"p" and len(tail) > UPLOAD_ID_BYTES:
+        return f"a part (number {part_number(record_key)}) of an object in bucket {name}"
+    if kind in {b"o", b"u"} and end >= 0:
+        return f"{name}/{unescape(tail[:end])}"
+    return repr(record_key)

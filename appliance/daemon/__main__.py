@@ -26,6 +26,10 @@ def main(arguments: list[str]) -> int:
         return 0
     if asked.role == "dev":
         return _dev(asked)
+    if asked.role == "offline":
+        from appliance.daemon import offline
+
+        return offline.run(asked)
     name = " ".join([asked.role, *(str(value) for value in _of_role(asked))])
     try:
         config = load(asked.config, os.environ)
@@ -84,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         elif role == "gateway":
             each.add_argument("number", type=int)
     roles.add_parser("documentation")
+    _offline(roles.add_parser("offline"))
     dev = roles.add_parser("dev")
     dev.add_argument("--state", type=Path, required=True)
     dev.add_argument("--drive", type=Path, action="append", default=[])
@@ -92,6 +97,13 @@ def _parser() -> argparse.ArgumentParser:
     dev.add_argument("--accounts", default="main")
     dev.add_argument("--ready-file", type=Path)
     return parser
+
+
+def _offline(parser: argparse.ArgumentParser) -> None:
+    """Tools for drives that nobody uses; ``appliance drive inspect`` and its like start them."""
+    from appliance.daemon.offline import add_arguments
+
+    add_arguments(parser)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,7 @@ class Records:
             try:
                 await self._vault.open()
                 await self._keep_authority()
+                await self._vault.keep_master_key()
                 settled = await self._accounts.settle()
                 break
             except ApplianceError as error:

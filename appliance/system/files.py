@@ -159,6 +159,11 @@ class DirectoryFile:
         with _faults(self._drive, f"looking at {self._path}"):
             return os.fstat(self._descriptor).st_size
 
+    def descriptor(self) -> int:
+        """A duplicate of the open descriptor, the caller's to close. Raises ``DriveFault``."""
+        with _faults(self._drive, f"duplicating {self._path}"):
+            return os.dup(self._descriptor)
+
     def close(self) -> None:
         """See ``core.ports.File``."""
         descriptor, self._descriptor = self._descriptor, -1

@@ -8,10 +8,12 @@ Invariant: a contract key is on the drives, in both wrappings, before anything i
 
 from __future__ import annotations
 
+import contextlib
 from typing import Final
 
 from appliance.core.contracts import (
     CONTRACT_KEY,
+    MASTER_KEY,
     RECOVERY_KEY,
     WrappedContractKey,
     record_key,
@@ -21,7 +23,9 @@ from appliance.core.keywrap import KEY_BYTES, MasterKey, RecoveryPublic
 from appliance.core.ports import Entropy
 from appliance.engine.interface import SYSTEM, Batch, Engine, Expect, Presence, Put
 
-_PURPOSE: Final = "contract key"
+PURPOSE: Final = "contract key"
+MASTER_PURPOSE: Final = "master key"
+"""What the wrapping of a contract key, and of the master key itself, is for."""
 _REQUEST_ID_BYTES: Final = 16
 
 
@@ -62,6 +66,32 @@ class Vault:
             self._recovery = recorded
             self._recovery_is_recorded = True
 
+    async def keep_master_key(self) -> None:
+        """Lay a copy of the master key beside the data that only the recovery key opens: when the
+        machine and every copy of the key file are gone, whoever holds the recovery key has all
+        back, accounts and their secrets included. Only once this master key has opened something
+        on the drives, or there was nothing: another appliance's must not be recorded. Idempotent;
+        without a recovery key nothing is done."""
+        recovery = self._recovery
+        if recovery is None or not self._recovery_is_recorded:
+            return
+        name = self._master.key_id.hex()
+        key = record_key(MASTER_KEY, name)
+        [record] = await self._engine.read(SYSTEM, [key])
+        if record is not None:
+            return
+        ephemeral = self._entropy.token(KEY_BYTES)
+        wrapped = recovery.wrap(
+            self._master.secret, purpose=MASTER_PURPOSE, name=name, ephemeral=ephemeral
+        )
+        batch = Batch(
+            [Put(key, wrapped)],
+            [Expect(key, Presence.ABSENT)],
+            request_id=self._entropy.token(_REQUEST_ID_BYTES),
+        )
+        with contextlib.suppress(Conflict):  # another process was first
+            await self._engine.commit(SYSTEM, batch)
+
     async def _recorded_recovery(self) -> RecoveryPublic | None:
         [record] = await self._engine.read(SYSTEM, [RECOVERY_KEY])
         return None if record is None else RecoveryPublic(record.value)
@@ -76,10 +106,10 @@ class Vault:
             )
         key = self._entropy.token(KEY_BYTES)
         wrapped = WrappedContractKey(
-            self._master.wrap(key, purpose=_PURPOSE, name=contract_id),
+            self._master.wrap(key, purpose=PURPOSE, name=contract_id),
             self._recovery.wrap(
                 key,
-                purpose=_PURPOSE,
+                purpose=PURPOSE,
                 name=contract_id,
                 ephemeral=self._entropy.token(KEY_BYTES),
             ),
@@ -93,7 +123,7 @@ class Vault:
         if record is None:
             raise NotFound(f"contract {contract_id} has no key: it was erased")
         wrapped = WrappedContractKey.decode(record.value)
-        return self._master.unwrap(wrapped.under_master, purpose=_PURPOSE, name=contract_id)
+        return self._master.unwrap(wrapped.under_master, purpose=PURPOSE, name=contract_id)
 
     def seal(self, secret: bytes, *, purpose: str, name: str) -> bytes:
         """``secret`` as it may lie on the drives."""

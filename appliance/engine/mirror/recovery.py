@@ -192,17 +192,9 @@ def _sound_peer(
     for other, found in surveys.items():
         if other == drive or found.table.get(damage.segment) is None:
             continue
-        if not any(_overlap(damage, theirs) for theirs in found.damage):
+        if not any(damage.overlaps(theirs) for theirs in found.damage):
             return other
     return None
-
-
-def _overlap(one: Damage, other: Damage) -> bool:
-    if one.segment != other.segment:
-        return False
-    if one.length == 0 or other.length == 0:
-        return True
-    return one.offset < other.offset + other.length and other.offset < one.offset + one.length
 
 
 def _copy_damaged(source: Member, target: Member, damage: Damage) -> None:

@@ -61,6 +61,16 @@ class Damage:
     last_sequence: int
     reason: str
 
+    def overlaps(self, other: Damage) -> bool:
+        """Whether both take something from the same place."""
+        if self.segment != other.segment:
+            return False
+        if self.length == 0 or other.length == 0:
+            return True
+        return (
+            self.offset < other.offset + other.length and other.offset < self.offset + self.length
+        )
+
 
 class _Window:
     """Reads a segment in large pieces past the page cache. A block that cannot be read becomes

@@ -25,9 +25,11 @@ from appliance.engine.mirror.slots import (
 
 SUPERBLOCK_PATH: Final = "superblock"
 TEXT_BYTES_MAX: Final = 128
-_KIND: Final = 1
+SUPERBLOCK_KIND: Final = 1
+"""The kind of its slots."""
 
 __all__ = [
+    "SUPERBLOCK_KIND",
     "SUPERBLOCK_PATH",
     "Blank",
     "Superblock",
@@ -146,12 +148,12 @@ def _decode(payload: bytes) -> Superblock | Unreadable:
 def format_drive(volume: Volume, superblock: Superblock) -> None:
     """Write a drive's first superblock (replacing one). Durable on return. Raises ``DriveFault``.
     Whether the drive may be formatted is the caller's to know."""
-    create_slots(volume, SUPERBLOCK_PATH, _KIND, _encode(superblock))
+    create_slots(volume, SUPERBLOCK_PATH, SUPERBLOCK_KIND, _encode(superblock))
 
 
 def read_superblock(volume: Volume) -> Superblock | Blank | Unreadable:
     """What a drive says it is. Works on a read-only mount. Raises ``DriveFault``."""
-    opened = SlotFile.open(volume, SUPERBLOCK_PATH, _KIND, write=False)
+    opened = SlotFile.open(volume, SUPERBLOCK_PATH, SUPERBLOCK_KIND, write=False)
     if not isinstance(opened, SlotFile):
         return opened
     payload = opened.payload
@@ -169,7 +171,7 @@ class SuperblockFile:
     @classmethod
     def open(cls, volume: Volume) -> SuperblockFile | Blank | Unreadable:
         """Raises ``DriveFault``."""
-        opened = SlotFile.open(volume, SUPERBLOCK_PATH, _KIND, write=True)
+        opened = SlotFile.open(volume, SUPERBLOCK_PATH, SUPERBLOCK_KIND, write=True)
         if not isinstance(opened, SlotFile):
             return opened
         value = _decode(opened.payload)

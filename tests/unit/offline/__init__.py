@@ -1,0 +1,1 @@
+"""Tools for drives that nobody uses."""
