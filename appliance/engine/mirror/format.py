@@ -87,6 +87,7 @@ __all__ = [
     "encode_file_blob",
     "encode_manifest",
     "padded",
+    "peek_record",
     "record_bytes",
     "record_seed",
     "version_of",
@@ -279,6 +280,25 @@ def decode_record(data: bytes, location: Location, mirror_id: bytes) -> LogRecor
     if length != location.length or crc != location.crc:
         raise Damaged("cannot read a record: another one lies at its place")
     return record
+
+
+def peek_record(data: bytes, at: int, offset: int) -> tuple[Kind, bytes, bytes, int] | None:
+    """(kind, partition, key, length) of what looks like the record that was written at ``offset``,
+    though it need not verify: for naming what is lost, and nothing else. None for other bytes."""
+    if len(data) < at + RECORD_HEADER_BYTES:
+        return None
+    fields = _RECORD.unpack_from(data, at + _CRC.size)
+    kind, _, partition_bytes, request_bytes, own_offset, length, _, key_bytes = fields[:8]
+    if own_offset != offset or length != RECORD_HEADER_BYTES + sum(fields[9:]) + (
+        partition_bytes + request_bytes + key_bytes
+    ):
+        return None
+    partition = at + RECORD_HEADER_BYTES + request_bytes
+    key = partition + partition_bytes
+    try:
+        return Kind(kind), data[partition:key], data[key : key + key_bytes], length
+    except ValueError:
+        return None
 
 
 def _decode_record(data: bytes, at: int, seed: int, offset: int) -> tuple[LogRecord, int, int]:

@@ -174,6 +174,13 @@ def remove_others(volume: Volume, keep: str) -> None:
             volume.unlink(name)
 
 
+def remove_unpublished(volume: Volume) -> None:
+    """Unlink what an earlier life was building, or showed to readers. Raises ``DriveFault``."""
+    for name in volume.names(""):
+        if name.startswith(_BUILDING):
+            volume.unlink(name)
+
+
 def _number(name: str, prefix: str) -> int | None:
     digits = name.removeprefix(prefix).removesuffix(_SUFFIX)
     if f"{prefix}{digits}{_SUFFIX}" != name or len(digits) != 8:

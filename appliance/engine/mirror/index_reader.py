@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +22,8 @@ READER_CACHE_BYTES: Final = 8 * 1024 * 1024
 READ_TOGETHER_MAX: Final = 8
 """So many keys are read by one statement."""
 _PLACE: Final = struct.Struct("<IIIIIBQ16s")
+_SEGMENT: Final = struct.Struct("<II")
+"""What ``_PLACE`` begins with."""
 KIND_AT: Final = 20
 """Where in a packed place the blob's kind is; in front of it is the encoded location."""
 _NO_BLOB_ID: Final = bytes(BLOB_ID_BYTES)
@@ -179,6 +181,18 @@ class Reads:
             query = "SELECT name FROM partitions ORDER BY name"
             rows: list[Any] = self._cursor.execute(query).fetchall()
             return [name.decode() for (name,) in rows]
+
+    def in_segment(self, segment: int, generation: int) -> Iterator[tuple[str, bytes, Location]]:
+        """The living records that lie in a segment's generation: (partition, key, where). Looks at
+        all records. Raises ``Damaged``, ``DriveFault``."""
+        with translated("listing a segment's records"):
+            rows: Iterable[tuple[bytes, bytes, bytes]] = self._cursor.execute(
+                "SELECT name, key, place FROM records JOIN partitions ON id = partition"
+                " WHERE substr(place, 1, 8) = ?",
+                (_SEGMENT.pack(segment, generation),),
+            )
+            for name, key, place in rows:
+                yield name.decode(), key, Location(*_PLACE.unpack(place)[:5])
 
     def position(self) -> Position | None:
         """The last batch applied, as this connection sees it; None in a fresh index."""

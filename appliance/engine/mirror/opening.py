@@ -21,9 +21,10 @@ from appliance.engine.mirror.assembled import Assembly, Orders, Ports
 from appliance.engine.mirror.format import DecodedBatch
 from appliance.engine.mirror.index import Index, Position, newest_index
 from appliance.engine.mirror.log import Log, LogReader
+from appliance.engine.mirror.lost import NAMES_MAX, LostRecord, name_losses
 from appliance.engine.mirror.member import Calls, Member
 from appliance.engine.mirror.planner import BatchPlanner, Tail
-from appliance.engine.mirror.rebuild import condemn, open_index, replay
+from appliance.engine.mirror.rebuild import condemn, copy_for_reading, open_index, replay
 from appliance.engine.mirror.recovery import LogRecovery, file_blobs, recover_logs
 from appliance.engine.mirror.roll_call import call_roll
 from appliance.engine.mirror.starts import Starts
@@ -43,6 +44,7 @@ class Opened:
     recovery: LogRecovery
     losses: list[str] = field(default_factory=list)
     read_only: str = ""
+    lost: list[LostRecord] = field(default_factory=list)
 
 
 def open_mirror(
@@ -139,12 +141,16 @@ class _Start:
             self._members,
             _tail_after(position) if everywhere else None,
             accept_losses=self._orders.accept_losses,
+            chosen=self._orders.chosen,
         )
         if position is not None and recovery.last is None:
             recovery.last = self._rewrite(position)
-        if recovery.losses and not self._orders.accept_losses:
-            return self._opened(serve, segment_size, recovery, list(recovery.losses))
-        for loss in recovery.losses:
+        lost: list[LostRecord] = []
+        if recovery.losses:
+            lost = name_losses(recovery.unaccepted, self._index, self._members)
+            if recovery.contradiction or not self._orders.accept_losses:
+                return self._open_for_reading(serve, segment_size, recovery, position, lost)
+        for loss in (*recovery.losses, *(one.words() for one in lost[:NAMES_MAX])):
             self._callbacks.alert(f"lost, as accepted: {loss}")
         BlobKeeper(self._calls).ensure(self._members, file_blobs(recovery.last))
         log = next(iter(self._members.values())).log
@@ -156,6 +162,25 @@ class _Start:
             self._starts.forget()
         elif reason := self._starts.judge(self._index.newest_request):
             opened.read_only = opened.state.stopped = reason
+        return opened
+
+    def _open_for_reading(
+        self,
+        serve: Serve,
+        segment_size: int,
+        recovery: LogRecovery,
+        position: Position | None,
+        lost: list[LostRecord],
+    ) -> Opened:
+        """Part of the log is lost: show all that is left, on an index for this life alone, for what
+        is lost may come back with a drive."""
+        assert self._index is not None, "opened before"
+        directory, path = self._assembly.index_directory, self._assembly.index_path
+        mirror_id = bytes.fromhex(self._assembly.mirror_id)
+        self._index = copy_for_reading(self._index, directory, path, mirror_id)
+        replay(self._index, next(iter(self._members.values())).log, _tail_after(position))
+        opened = self._opened(serve, segment_size, recovery, list(recovery.losses))
+        opened.lost = lost
         return opened
 
     def _witness_home(self) -> WitnessHome | None:

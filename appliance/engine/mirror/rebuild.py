@@ -22,7 +22,7 @@ from appliance.engine.mirror.index import (
     publish,
     remove_others,
 )
-from appliance.engine.mirror.index_file import CONDEMNED
+from appliance.engine.mirror.index_file import CONDEMNED, remove_unpublished
 from appliance.engine.mirror.log import Log
 from appliance.engine.mirror.planner import Tail
 
@@ -38,6 +38,7 @@ def open_index(
 ) -> tuple[Index, Position | None]:
     """The newest index if it is whole and of this log, else an empty one under a new name. With its
     position: what follows it must be replayed. Raises ``DriveFault`` of the index's device."""
+    remove_unpublished(directory)
     name = newest_index(directory)
     if name is not None:
         index = _open_sound(f"{path}/{name}", mirror_id, is_in_log)
@@ -46,6 +47,15 @@ def open_index(
     name = publish(directory, create_index(directory, path, mirror_id))
     remove_others(directory, name)
     return Index.open(f"{path}/{name}", mirror_id), None
+
+
+def copy_for_reading(index: Index, directory: Volume, path: str, mirror_id: bytes) -> Index:
+    """A copy of the index that is never published: what is replayed into it, past a hole in the
+    log, is believed by nobody after this life. Closes the original. Raises ``DriveFault``."""
+    name = building_name(directory)
+    index.copy_to(f"{path}/{name}")
+    index.close()
+    return Index.open(f"{path}/{name}", mirror_id)
 
 
 def condemn(directory: Volume, name: str) -> None:

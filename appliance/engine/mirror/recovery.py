@@ -59,6 +59,8 @@ class LogRecovery:
     losses: list[str] = field(default_factory=list)
     accepted: set[Loss] = field(default_factory=set)
     unaccepted: set[Loss] = field(default_factory=set)
+    contradiction: str = ""
+    """Why nothing can be accepted before a drive is chosen."""
     lied: list[str] = field(default_factory=list)
     torn: set[str] = field(default_factory=set)
     aligned_segments: int = 0
@@ -71,11 +73,16 @@ class LogRecovery:
 
 
 def recover_logs(
-    members: Mapping[str, Member], after: Tail | None, *, accept_losses: bool = False
+    members: Mapping[str, Member],
+    after: Tail | None,
+    *,
+    accept_losses: bool = False,
+    chosen: str | None = None,
 ) -> LogRecovery:
     """Make the members' logs one. ``after``: everything up to there is known good (the index has
     applied it from this log). ``accept_losses``: go on without what no drive has, and remember that
-    on every drive. Raises ``DriveFault``."""
+    on every drive. ``chosen``: the drive that is right where two contradict each other. Raises
+    ``DriveFault``, also for a drive that cannot be made equal: then the other one has it all."""
     recovery = LogRecovery()
     for member in members.values():
         recovery.accepted |= read_losses(member.volume)
@@ -93,10 +100,20 @@ def recover_logs(
     else:
         surveys = {drive: survey(member, after) for drive, member in members.items()}
     ahead = max(surveys.values(), key=lambda found: found.tail.sequence)
+    if accept_losses and chosen in surveys and surveys[chosen].tail.sequence == ahead.tail.sequence:
+        ahead = surveys[chosen]
     recovery.table, recovery.tail, recovery.last = ahead.table, ahead.tail, ahead.last
     for drive, found in surveys.items():
-        if found.tail != ahead.tail:
-            recovery.losses.append(f"the log of drive {drive} cannot be made equal to its peer's")
+        if found.tail == ahead.tail:
+            continue
+        if found.tail.sequence == ahead.tail.sequence and not (accept_losses and chosen):
+            recovery.contradiction = f"the drives hold different batches {ahead.tail.sequence}"
+            recovery.losses.append(recovery.contradiction)
+            continue
+        # Repaired again and again, and still not the same: it does not keep what it is given.
+        reason = "its log cannot be made equal to its peer's"
+        raise DriveFault(drive, "recovery", errno.EILSEQ, reason)
+    accept_losses = accept_losses and not recovery.contradiction
     if accept_losses and recovery.unaccepted:
         for member in members.values():
             write_losses(member.volume, recovery.accepted | recovery.unaccepted)

@@ -75,6 +75,8 @@ class Store:
         self._repairer = Repairer(self._state)
         self.recovery: Final = opened.recovery
         self.losses: Final = opened.losses
+        self.lost: Final = opened.lost
+        """The records in them, as far as their names are known."""
         self.read_only = opened.read_only
         """Why it was opened for reading alone; empty for one that takes writes, or did."""
         self._proven_at_s = self._state.clock.monotonic_s() + self._state.settings.crash_window_s
