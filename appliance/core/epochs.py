@@ -32,10 +32,12 @@ VOIDS_MAX: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """A drive that stopped counting, and the last sequence known durable on it."""
+    """A drive that stopped counting, and the last sequence known durable on it. ``clean``: it was
+    only taken away or not there, no call on it had failed; so it still has what it had."""
 
     drive_id: str
     sequence: int
+    clean: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,14 @@ def delete(key: bytes, number: int) -> CommitOrder:
     return CommitOrder(PARTITION.encode(), number.to_bytes(16, "big"), [Order(key, None)], [], [])
 
 
+def put_staged(machine: Machine, key: bytes, number: int, data: bytes) -> None:
+    """Stage a large blob and commit it."""
+    store = machine.store
+    assert store is not None
+    staged = machine.stage(data)
+    commit(store, put(key, number)._replace(orders=[Order(key, b"0:", b"", staged)]))
+
+
 def commit(store: Store, order: CommitOrder) -> int:
     """Make it; it must pass."""
     (outcome,) = store.commit([order])

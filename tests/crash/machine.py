@@ -120,15 +120,17 @@ class Machine:
         spawn: Spawn = at_once,
         settings: StoreSettings = SETTINGS,
         beside: Sequence[Volume] = (),
+        replaces: Mapping[str, str] | None = None,
     ) -> Store:
-        """Open the store on fresh mounts of the present drives (default: all), and on what else is
-        put ``beside`` them."""
+        """Open the store on fresh mounts of the present drives (default: the first two), and on
+        what else is put ``beside`` them."""
         assembly = Assembly(
             MIRROR_ID,
             [*(self.disks[name].mount() for name in present or DRIVES), *beside],
             self._index_volume(),
             str(self.index_directory),
             self.witness.mount() if witness else None,
+            replaces=replaces or {},
         )
         self.store = Store.open(
             assembly,
@@ -140,6 +142,11 @@ class Machine:
             sweep=collect,
         )
         return self.store
+
+    def add_disk(self, name: str, *, capacity_bytes: int = 1 << 40) -> SimulatedDisk:
+        """One more drive in the machine, empty."""
+        self.disks[name] = SimulatedDisk(name, self.power, capacity_bytes=capacity_bytes)
+        return self.disks[name]
 
     def _index_volume(self) -> DirectoryVolume:
         self._index_volumes.append(DirectoryVolume(self.index_directory, "index"))

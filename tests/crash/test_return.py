@@ -13,21 +13,13 @@ from appliance.core.errors import DriveFault
 from appliance.engine.mirror.blob import blob_path
 from appliance.engine.mirror.digest import digest
 from appliance.engine.mirror.format import BatchPlace, Kind, LogRecord, encode_batch
-from appliance.engine.mirror.messages import Order
 from appliance.engine.mirror.place import FilePlace, InlinePlace, decode_place
 from appliance.engine.mirror.segment import FIRST_OFFSET, segment_path
 from appliance.engine.mirror.store import Store
-from tests.crash.acts import blob_of, bring_back, commit, put
+from tests.crash.acts import blob_of, bring_back, commit, put, put_staged
 from tests.crash.history import PARTITION
 from tests.crash.machine import MIRROR_ID, Machine
 from tests.crash.simulated import Operation
-
-
-def _put_staged(machine: Machine, key: bytes, number: int, data: bytes) -> None:
-    store = machine.store
-    assert store is not None
-    staged = machine.stage(data)
-    commit(store, put(key, number)._replace(orders=[Order(key, b"0:", b"", staged)]))
 
 
 def _fill(store: Store, first: int, count: int, key: bytes = b"filler") -> None:
@@ -63,7 +55,7 @@ def test_a_segment_entered_again_during_the_transfer_is_followed(machine: Machin
         store.step()
     assert store._state.planner.tail.offset < before.offset
     data = machine.rng.randbytes(90_000)
-    _put_staged(machine, b"large", 5000, data)
+    put_staged(machine, b"large", 5000, data)
     _fill(store, 6000, 5)
     while not store.finish_resync(resync):
         resync.copy()
@@ -110,7 +102,7 @@ def test_a_drive_put_back_to_an_older_state_is_made_whole(machine: Machine) -> N
 def test_a_rotten_blob_of_the_right_length_is_copied_again(machine: Machine) -> None:
     store = machine.open()
     data = machine.rng.randbytes(150_000)
-    _put_staged(machine, b"large", 1, data)
+    put_staged(machine, b"large", 1, data)
     place = decode_place(blob_of(machine, b"large").place)
     assert isinstance(place, FilePlace)
     store.lose("drive-b", "pulled")
@@ -162,7 +154,7 @@ def test_a_spot_the_source_cannot_read_does_not_block_the_return(
     """And what the returning drive has there already is kept."""
     store = machine.open()
     data = machine.rng.randbytes(150_000)
-    _put_staged(machine, b"large", 1, data)
+    put_staged(machine, b"large", 1, data)
     commit(store, put(b"small", 2))
     large = decode_place(blob_of(machine, b"large").place)
     small = decode_place(blob_of(machine, b"small").place)

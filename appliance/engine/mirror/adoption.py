@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from contextlib import AbstractContextManager, nullcontext
+from typing import Final, TypeAlias
 
 from appliance.core.errors import (
     DataLost,
@@ -26,18 +27,14 @@ from appliance.core.errors import (
 from appliance.core.ports import Volume
 from appliance.engine.mirror.blob import (
     BLOB_DIRECTORY,
-    CHUNK_BYTES,
-    FRAME_BYTES,
     STAGING_DIRECTORY,
+    ChunkCheck,
     blob_directory,
     blob_path,
-    encode_chunks,
     file_bytes,
-    read_range,
-    spans,
     staged_path,
 )
-from appliance.engine.mirror.format import FileBlob
+from appliance.engine.mirror.format import BLOCK_BYTES, FileBlob
 from appliance.engine.mirror.index_reader import Reads
 from appliance.engine.mirror.member import Answers, Calls, Member
 from appliance.engine.mirror.messages import Staged
@@ -46,24 +43,46 @@ COPY_BYTES: Final = 1024 * 1024
 PARTIAL_SUFFIX: Final = ".part"
 
 
-def copy_blob(source: Volume, path: str, target: Volume, target_path: str, blob: FileBlob) -> None:
-    """Copy a blob's file, verified on the way, to ``target_path``; flushed on return, its name not.
-    Raises ``DataLost`` when the source does not verify, ``DriveFault``."""
+Pacer: TypeAlias = Callable[[int], AbstractContextManager[None]]
+"""Waits until so many bytes may be moved; they are moved inside. See ``throttle``."""
+
+
+def unpaced(_size_bytes: int) -> AbstractContextManager[None]:
+    """The ``Pacer`` of work somebody waits for."""
+    return nullcontext()
+
+
+def copy_blob(
+    source: Volume,
+    path: str,
+    target: Volume,
+    target_path: str,
+    blob: FileBlob,
+    pace: Pacer = unpaced,
+) -> None:
+    """Copy a blob's file as it lies, verified on the way, to ``target_path``; flushed on return,
+    its name not. Past both page caches. Raises ``DataLost`` when the source does not verify,
+    ``DriveFault``."""
+    length = file_bytes(blob.size_bytes)
+    check = ChunkCheck(blob.blob_id, blob.size_bytes)
     reading = source.open(path)
     try:
         partial = target_path + PARTIAL_SUFFIX
         unlink_quietly(target, partial)
-        writing = target.open(partial, write=True, create=True)
+        writing = target.open(partial, write=True, create=True, direct=True)
         try:
-            writing.allocate(file_bytes(blob.size_bytes))
-            for start, end in spans(0, blob.size_bytes, COPY_BYTES):
-                data = read_range(
-                    reading, blob.blob_id, blob.size_bytes, start, end, past_cache=True
-                )
-                if data is None:
-                    raise DataLost(f"blob {blob.blob_id.hex()} is damaged on {source.name}")
-                first = start // CHUNK_BYTES
-                writing.write_at(first * FRAME_BYTES, encode_chunks(blob.blob_id, first, data))
+            writing.allocate(length)
+            for offset in range(0, length, COPY_BYTES):
+                with pace(COPY_BYTES):
+                    wanted = min(COPY_BYTES, length - offset)
+                    raw = reading.read_at(offset, wanted, past_cache=True)
+                    if not check.take(raw):
+                        break
+                    writing.write_at(offset, raw + bytes(-len(raw) % BLOCK_BYTES))
+            if not check.is_complete:
+                raise DataLost(f"blob {blob.blob_id.hex()} is damaged on {source.name}")
+            if length % BLOCK_BYTES:
+                writing.truncate(length)
             writing.flush()
         finally:
             writing.close()
@@ -78,7 +97,7 @@ def is_whole(volume: Volume, path: str, size_bytes: int) -> bool:
     return found is not None and found.size_bytes == file_bytes(size_bytes)
 
 
-def is_verified(volume: Volume, path: str, blob: FileBlob) -> bool:
+def is_verified(volume: Volume, path: str, blob: FileBlob, pace: Pacer = unpaced) -> bool:
     """Whether a file is there and every byte of it is the blob's, read past the page cache. Raises
     ``DriveTimeout``; a file that cannot be read is not the blob."""
     if not is_whole(volume, path, blob.size_bytes):
@@ -89,11 +108,15 @@ def is_verified(volume: Volume, path: str, blob: FileBlob) -> bool:
         raise
     except DriveFault:
         return False
+    length = file_bytes(blob.size_bytes)
+    check = ChunkCheck(blob.blob_id, blob.size_bytes)
     try:
-        return all(
-            read_range(file, blob.blob_id, blob.size_bytes, start, end, past_cache=True) is not None
-            for start, end in spans(0, blob.size_bytes, COPY_BYTES)
-        )
+        for offset in range(0, length, COPY_BYTES):
+            with pace(COPY_BYTES):
+                wanted = min(COPY_BYTES, length - offset)
+                if not check.take(file.read_at(offset, wanted, past_cache=True)):
+                    return False
+        return check.is_complete
     except DriveTimeout:
         raise
     except DriveFault:

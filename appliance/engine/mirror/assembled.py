@@ -5,8 +5,8 @@ Owns these values and the error of a start that comes too early. Nothing here do
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from appliance.core.errors import Unavailable
@@ -23,7 +23,8 @@ class NotYet(Unavailable):
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """Where everything of one mirror is. ``volumes``: the present drives, in any order."""
+    """Where everything of one mirror is. ``volumes``: the present drives, in any order.
+    ``replaces``: new drives among them, and the one that each takes the place of."""
 
     mirror_id: str
     volumes: Sequence[Volume]
@@ -32,6 +33,7 @@ class Assembly:
     """The index directory's path: SQLite opens its files itself."""
     witness_directory: Volume | None
     witness_name: str = "witness"
+    replaces: Mapping[str, str] = field(default_factory=dict)
 
     def close(self) -> None:
         """Close every volume. Idempotent."""

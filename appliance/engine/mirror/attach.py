@@ -59,17 +59,3 @@ def _is_known(head: Epoch, history: History) -> bool:
     return any(e.id == head.id or head.id in e.voids for e in history) or (
         head.number < history[0].number
     )
-
-
-def trusted_sequence(history: History, theirs: History, drive: str) -> int:
-    """The last sequence the drive should hold: what it had when it first left after its newest
-    vote. 0: none. It may have been put back to an older state since: see ``Resync``."""
-    if not theirs:
-        return 0
-    known = False
-    for epoch in history:
-        known = known or epoch.id == theirs[-1].id
-        for leave in epoch.leaves:
-            if known and leave.drive_id == drive:
-                return leave.sequence
-    return 0

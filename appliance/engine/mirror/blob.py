@@ -141,6 +141,38 @@ def decode_chunks(
     return payloads
 
 
+class ChunkCheck:
+    """Verifies a blob's file as its bytes come by, in pieces of any length."""
+
+    def __init__(self, blob_id: bytes, size_bytes: int) -> None:
+        self._blob_id = blob_id
+        self._size_bytes = size_bytes
+        self._count = -(-size_bytes // CHUNK_BYTES)
+        self._number = 0
+        self._rest = b""
+
+    def take(self, raw: bytes) -> bool:
+        """Whether all chunks that are complete with these bytes verify."""
+        view = memoryview(self._rest + raw if self._rest else raw)
+        at = 0
+        while self._number < self._count:
+            length = min(CHUNK_BYTES, self._size_bytes - self._number * CHUNK_BYTES)
+            end = at + HEADER_BYTES + length
+            if end > len(view):
+                break
+            payload = view[at + HEADER_BYTES : end]
+            if view[at : at + HEADER_BYTES] != _seal(self._blob_id, self._number, payload):
+                return False
+            at, self._number = end, self._number + 1
+        self._rest = bytes(view[at:])
+        return self._number < self._count or not self._rest
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the whole file came by, and nothing else."""
+        return self._number == self._count and not self._rest
+
+
 def read_range(
     file: File, blob_id: bytes, size_bytes: int, start: int, end: int, *, past_cache: bool = False
 ) -> bytes | None:

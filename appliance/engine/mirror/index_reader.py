@@ -220,6 +220,18 @@ class Reads:
             rows: list[Any] = self._cursor.execute(query, (after, limit)).fetchall()
             return rows
 
+    def blob_versions(self, start: bytes, end: bytes, limit: int) -> list[tuple[bytes, int, int]]:
+        """(blob id, size, version of its record) of owned file blobs with an id in [start, end), by
+        id."""
+        with translated("listing blobs and their versions"):
+            query = (
+                "SELECT b.blob_id, b.size_bytes, r.version FROM blobs b JOIN records r"
+                " ON r.partition = b.partition AND r.key = b.key"
+                " WHERE b.blob_id >= ? AND b.blob_id < ? ORDER BY 1 LIMIT ?"
+            )
+            rows: list[Any] = self._cursor.execute(query, (start, end, limit)).fetchall()
+            return rows
+
     def is_released(self, blob_id: bytes) -> bool:
         """Whether a blob has no owner any more and only awaits its unlinking."""
         with translated("looking for a released blob"):

@@ -276,6 +276,7 @@ class _Start:
             callbacks=self._callbacks,
             segment_size_bytes=segment_size,
             reserve_bytes=self._reserve(),
+            replaces=self._assembly.replaces,
         )
         for volume in self._assembly.volumes:
             if volume not in member_volumes and volume not in self._excluded:
@@ -331,7 +332,10 @@ class _Start:
     ) -> None:
         # The absent had everything but, at most, the last batch.
         sequence = max(recovery.tail.sequence - 1, 0)
-        leaves = tuple(Leave(drive, sequence) for drive in serve.leaves_needed)
+        present = {volume.name for volume in self._assembly.volumes}
+        leaves = tuple(
+            Leave(drive, sequence, clean=drive not in present) for drive in serve.leaves_needed
+        )
         for drive in serve.leaves_needed:
             state.absent.setdefault(drive, "it is not there")
         if leaves:

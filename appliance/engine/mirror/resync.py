@@ -1,10 +1,14 @@
 """State transfer: making a present drive equal to the mirror while clients go on, then letting it
 join. A return after a minute, a replacement and a spare are the same thing with more or less to do.
 
-Owns the outsider while it is copied to. Refuses a drive whose history went its own way. Invariant:
-the joining epoch is written only when the drive's log is byte for byte the members' up to the tail
-and it has every blob the index names; until then nothing counts on it, so a transfer that is cut
-short is simply begun again.
+Owns the outsider while it is copied to. Refuses a drive whose history went its own way, and one
+there is no place for. What it still has is judged by ``trust``. Invariant: the joining epoch is
+written only when the drive's log is batch for batch the members' up to the tail and it has every
+blob the index names; until then nothing counts on it, so a transfer that is cut short is simply
+begun again.
+
+A drive that replaces a member is brought in the same way while that member stays; only when nothing
+is left to copy, and between two batches, the old one leaves and the new one joins.
 
 ``copy`` runs on a thread of its own beside the committer; ``begin`` and ``finish`` on the
 committer's.
@@ -12,222 +16,160 @@ committer's.
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
-from appliance.core.errors import Damaged, DriveFault, DriveTimeout, Refused
+from appliance.core.epochs import Leave
+from appliance.core.errors import Refused, Unavailable
 from appliance.core.ports import Volume
-from appliance.engine.mirror.adoption import unlink_quietly
-from appliance.engine.mirror.attach import claim_outsider, trusted_sequence
+from appliance.engine.mirror.adoption import Pacer, unlink_quietly, unpaced
+from appliance.engine.mirror.attach import claim_outsider
 from appliance.engine.mirror.blob import blob_path, file_bytes
-from appliance.engine.mirror.format import BLOCK_BYTES, DecodedBatch, FileBlob
+from appliance.engine.mirror.crew import Crew, in_turn
 from appliance.engine.mirror.index import IndexReader
 from appliance.engine.mirror.log import Log, LogReader
+from appliance.engine.mirror.log_transfer import Goal, LogTransfer
 from appliance.engine.mirror.member import Member
 from appliance.engine.mirror.planner import Tail
-from appliance.engine.mirror.recovery import copy_segment, file_blobs
-from appliance.engine.mirror.segment import (
-    FIRST_OFFSET,
-    SegmentState,
-    segment_ids,
-    segment_path,
-)
 from appliance.engine.mirror.state import MirrorState
 from appliance.engine.mirror.transfer import ResyncProgress, Transfer
+from appliance.engine.mirror.trust import Trust, judge, leave_of
 from appliance.engine.mirror.votes import VoteFailed
 
 FINISH_BYTES_MAX: Final = 8 * 1024 * 1024
 """What may be left to copy while commits wait."""
+PACED_ROUNDS: Final = 2
+"""Later rounds only catch up with what clients write: a pace would let them run away."""
 PAGE: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class _Goal:
-    """The log as it was at one moment: what the next round of copying brings about."""
+class Means:
+    """With what a transfer works: its pace, and the threads."""
 
-    segments: tuple[SegmentState, ...]
-    tail: Tail
+    pace: Pacer = unpaced
+    crew: Crew = in_turn
 
 
 class Resync:
-    """One drive's way back. Made by ``begin``."""
+    """One drive's way in. Made by ``begin``."""
 
     def __init__(
-        self, state: MirrorState, source: Member, target: Member, trusted_sequence: int
+        self,
+        state: MirrorState,
+        sources: list[Member],
+        target: Member,
+        leave: Leave | None,
+        means: Means,
     ) -> None:
         self._state = state
-        self._source = source
+        self._sources = sources
         self._target = target
-        self._trusted_sequence = trusted_sequence
+        self._leave = leave
+        self._trust = Trust()
         self._goal = self._take_goal()
-        self._done: dict[int, tuple[int, int]] = {}
-        """Segment → generation and end offset up to which the target equals the source."""
+        self._rounds = 0
         self._followed = Tail()
         """Blobs of all batches up to here are copied; ``Tail()``: none were yet."""
-        self._verified = Tail()
         self.progress: Final = ResyncProgress()
-        self._transfer = Transfer(source, target, self.progress)
+        self._transfer = Transfer(sources, target, self.progress, pace=means.pace, crew=means.crew)
+        self._log = LogTransfer(state, sources, target, self._transfer)
 
     @classmethod
-    def begin(cls, state: MirrorState, drive: str) -> Resync:
+    def begin(cls, state: MirrorState, drive: str, means: Means | None = None) -> Resync:
         """Look at the drive and prepare it. Raises ``Refused``, ``DriveFault``."""
         volume = state.outsiders.get(drive)
         if volume is None:
             raise Refused(f"cannot bring drive {drive} in: it is not present")
+        if not state.may_join(drive):
+            raise Refused(f"cannot bring drive {drive} in: both drives of the mirror are in sync")
+        outgoing = state.outgoing_for(drive)
+        # The outgoing drive last: there may be a reason why it goes.
+        sources = sorted(state.members.values(), key=lambda member: member.drive_id == outgoing)
         found: list[Member] = []
         # On its lane: a drive that hangs again must not hold up the others.
         fault = state.calls.within(drive, lambda: found.append(_open_target(state, volume)))
         if fault is not None:
             raise fault
         (target,) = found
-        history = target.superblock.value.history
-        trusted = trusted_sequence(state.votes.history, history, drive)
-        source = next(iter(state.members.values()))
+        leave = leave_of(state.votes.history, target.superblock.value.history, drive)
         state.dropped_blobs = []
-        return cls(state, source, target, trusted)
+        return cls(state, sources, target, leave, means or Means())
+
+    @property
+    def drive_id(self) -> str:
+        """The drive it brings in."""
+        return self._target.drive_id
 
     @property
     def volume(self) -> Volume:
-        """The drive it is brought back on."""
+        """The mount it does so on."""
         return self._target.volume
 
-    def _take_goal(self) -> _Goal:
+    @property
+    def trust(self) -> Trust:
+        """What the drive is believed to still have; known after the first ``copy``."""
+        return self._trust
+
+    def _take_goal(self) -> Goal:
         planner = self._state.planner
-        return _Goal(tuple(planner.table.states()), planner.tail)
+        return Goal(tuple(planner.table.states()), planner.tail)
 
     # -- the long part, beside the committer -----------------------------------------------------
 
     def copy(self) -> None:
-        """One round towards the goal last taken. Raises ``DriveFault``."""
+        """One round towards the goal last taken. Raises ``DriveFault``, ``Unavailable`` once its
+        pace was stopped."""
+        self._transfer.hurry(hurried=self._rounds >= PACED_ROUNDS)
+        self._rounds += 1
+        self._copy()
+
+    def _copy(self) -> None:
         goal = self._goal
         if self._followed == Tail():
-            self._count(goal)
-            self._transfer.compare_blobs()
-            self._transfer.copy_losses()
+            self._compare_blobs(goal)
         else:
-            for blob in self._blobs_since(self._followed):
-                self._transfer.copy_blob(blob)
+            blobs = self._log.blobs_since(goal, self._followed)
+            self._transfer.work(partial(self._transfer.copy_blob, blob) for blob in blobs)
+            self._transfer.flush_names()
         self._followed = goal.tail
-        self._remove_foreign_segments(goal)
-        for segment in goal.segments:
-            self._copy_segment(segment, goal.tail)
-        self._verify(goal)
+        self._log.copy(goal)
 
-    def _count(self, goal: _Goal) -> None:
+    def _compare_blobs(self, goal: Goal) -> None:
+        self._trust = self._judge(goal)
+        self._log.believe(self._trust)
         index = IndexReader(self._state.index.path)
         try:
-            blobs = sum(file_bytes(size) for _, size in _all_blobs(index))
+            self.progress.total_bytes = self._log.total_bytes(goal) + self._count(index)
+            self._transfer.compare_blobs(index, self._trust)
         finally:
             index.close()
-        log = sum(
-            self._state.segment_size_bytes
-            for segment in goal.segments
-            if not self._is_trusted(segment)
-        )
-        self.progress.total_bytes = blobs + log
+        self._transfer.copy_losses()
 
-    def _blobs_since(self, tail: Tail) -> Iterator[FileBlob]:
-        for batch in self._walk(self._source.log, self._goal, tail):
-            if batch is not None:
-                yield from file_blobs(batch)
-
-    def _walk(
-        self, log: Log, goal: _Goal, after: Tail, heal: Callable[[int], None] | None = None
-    ) -> Iterator[DecodedBatch | None]:
-        """The batches of a log behind ``after`` up to the goal; None for a part that does not
-        verify, even after ``heal`` was given its chance."""
-        used = sorted(
-            (s for s in goal.segments if s.first_sequence and s.last_sequence > after.sequence),
-            key=lambda state: state.first_sequence,
-        )
-        for segment in used:
-            # A segment may have been recycled and entered again since: only its own generation's
-            # offset means anything.
-            is_same = (segment.segment, segment.generation) == (after.segment, after.generation)
-            offset = after.offset if is_same else FIRST_OFFSET
-            sequence, may_heal = after.sequence, heal is not None
-            while sequence < segment.last_sequence:
-                batch = _read_batch(log, segment, offset)
-                if batch is None and may_heal and heal is not None:
-                    heal(segment.segment)
-                    may_heal = False
-                    continue
-                if batch is None:
-                    yield None
-                    found = self._next_batch(log, segment, offset, sequence)
-                    if found is None:
-                        break
-                    offset, batch = found
-                yield batch
-                sequence = batch.header.place.sequence
-                offset += batch.header.padded_bytes
-
-    def _next_batch(
-        self, log: Log, segment: SegmentState, offset: int, sequence: int
-    ) -> tuple[int, DecodedBatch] | None:
-        """The first batch behind a bad one, and where it lies."""
-        for at in range(offset + BLOCK_BYTES, self._state.segment_size_bytes, BLOCK_BYTES):
-            batch = _read_batch(log, segment, at)
-            if batch is not None and batch.header.place.sequence > sequence:
-                return at, batch
-        return None
-
-    def _verify(self, goal: _Goal) -> None:
-        """Every batch on the target verifies, and the last is the members' last. A segment that was
-        trusted and does not verify is compared with the source's after all. What the source has
-        lost does not block the join: it is counted."""
-        last = self._verified
-        for batch in self._walk(self._target.log, goal, self._verified, self._heal):
-            if batch is None:
-                self.progress.unreadable += 1
-            else:
-                last = Tail.after(batch)
-        if (last.sequence, last.crc) != (goal.tail.sequence, goal.tail.crc):
-            raise Refused(
-                f"cannot let drive {self._target.drive_id} join: its copy of the log differs"
+    def _judge(self, goal: Goal) -> Trust:
+        for source in self._sources:
+            trust = judge(
+                self._leave,
+                goal.segments,
+                source.log,
+                self._target.log,
+                mirror_id=self._state.mirror_bytes,
+                segment_size_bytes=self._state.segment_size_bytes,
             )
-        self._verified = last
+            if trust.believed:
+                return trust
+        return trust
 
-    def _heal(self, segment: int) -> None:
-        self._transfer.copy_differences(segment, 0, self._state.segment_size_bytes)
-
-    def _remove_foreign_segments(self, goal: _Goal) -> None:
-        wanted = {segment.segment for segment in goal.segments}
-        for segment in segment_ids(self._target.volume):
-            if segment not in wanted:
-                self._target.log.remove(segment)
-
-    def _is_trusted(self, segment: SegmentState) -> bool:
-        """Whether the target was in sync when the segment was sealed, and has it still."""
-        return (
-            0 < segment.last_sequence <= self._trusted_sequence
-            and self._goal.tail.segment != segment.segment
-        )
-
-    def _copy_segment(self, segment: SegmentState, tail: Tail) -> None:
-        """Make the target's segment equal, up to where it is written."""
-        generation, end = self._done.get(segment.segment, (0, 0))
-        size = self._state.segment_size_bytes
-        sealed = segment.first_sequence and segment.segment != tail.segment
-        wanted_end = size if sealed else tail.offset if segment.first_sequence else FIRST_OFFSET
-        if generation != segment.generation:
-            end = 0
-        if end >= wanted_end:
-            return
-        # The first time all of it, also what is not written yet: no void batch may lie there.
-        stop = wanted_end if end else size
-        if self._target.volume.stat(segment_path(segment.segment)) is None:
-            copy_segment(self._source, self._target, segment.segment)
-        elif not (self._is_trusted(segment) and self._has_header(segment)):
-            self._transfer.copy_differences(segment.segment, end, stop)
-        self.progress.done_bytes += wanted_end - end
-        self._done[segment.segment] = (segment.generation, wanted_end)
-
-    def _has_header(self, segment: SegmentState) -> bool:
-        own = self._target.log.read_raw(segment.segment, 0, FIRST_OFFSET)
-        return own == self._source.log.read_raw(segment.segment, 0, FIRST_OFFSET)
+    def _count(self, index: IndexReader) -> int:
+        """Bytes of the blobs that must be looked at."""
+        blobs, start = 0, b""
+        while page := index.blob_versions(start, b"\xff" * 17, PAGE):
+            blobs += sum(
+                file_bytes(size) for _, size, version in page if not self._trust.in_blob(version)
+            )
+            start = page[-1][0] + b"\0"
+        return blobs
 
     # -- the short part, while commits wait --------------------------------------------------------
 
@@ -235,34 +177,44 @@ class Resync:
         """Join if little is left, else take a new goal for ``copy``. Raises ``Stopped``,
         ``DriveFault``, ``Refused`` when the copies are not equal."""
         state = self._state
-        if self._source.drive_id not in state.members:
-            raise Refused("the drive that was copied from has left the mirror")
+        self.drop_lost_sources()
         self._goal = goal = self._take_goal()
-        if self._left_bytes(goal) > FINISH_BYTES_MAX:
+        if not self._is_near(goal):
             return False
-        fault = state.calls.within(self._target.drive_id, self.copy)
+        self._transfer.hurry(hurried=True)
+        fault = state.calls.within(self._target.drive_id, self._copy)
         if fault is not None:
             raise fault
         for blob_id in state.dropped_blobs or ():
             unlink_quietly(self._target.volume, blob_path(blob_id))
-        members = {**state.members, self._target.drive_id: self._target}
+        outgoing = state.outgoing_for(self.drive_id)
+        if outgoing:
+            state.let_go(outgoing, f"drive {self.drive_id} takes its place")
+        members = {**state.members, self.drive_id: self._target}
         try:
-            state.votes.join(members, self._target.drive_id)
+            state.votes.join(members, self.drive_id)
         except VoteFailed as failure:
             raise state.stop(str(failure)) from failure
         state.dropped_blobs = None
         state.add(self._target)
         return True
 
-    def _left_bytes(self, goal: _Goal) -> int:
-        left = sum(file_bytes(b.size_bytes) for b in self._blobs_since(self._followed))
-        for segment in goal.segments:
-            generation, end = self._done.get(segment.segment, (0, 0))
-            if generation != segment.generation:
-                left += self._state.segment_size_bytes
-            elif segment.segment == goal.tail.segment:
-                left += goal.tail.offset - end
-        return left
+    def drop_lost_sources(self) -> None:
+        """Read only from drives that are in sync still. Raises ``Unavailable`` when none is left
+        of those it began with: it must begin anew."""
+        members = self._state.members
+        self._sources[:] = [one for one in self._sources if one is members.get(one.drive_id)]
+        if not self._sources:
+            raise Unavailable("the drive that was copied from has left the mirror")
+
+    def _is_near(self, goal: Goal) -> bool:
+        """Whether what is left may be copied while commits wait. The log's part is counted first:
+        looking for blobs in a long one would make them wait too."""
+        left = self._log.left_bytes(goal)
+        if self._followed == Tail() or left > FINISH_BYTES_MAX:
+            return False
+        blobs = self._log.blobs_since(goal, self._followed)
+        return left + sum(file_bytes(blob.size_bytes) for blob in blobs) <= FINISH_BYTES_MAX
 
     def abandon(self) -> None:
         """Close what the transfer opened on the drive, but for its volume."""
@@ -280,24 +232,3 @@ def _open_target(state: MirrorState, volume: Volume) -> Member:
         Log(volume, state.mirror_bytes, state.segment_size_bytes),
         LogReader(volume, state.mirror_bytes),
     )
-
-
-def _all_blobs(index: IndexReader) -> Iterator[tuple[bytes, int]]:
-    after = b""
-    while page := index.blob_ids(after, PAGE):
-        yield from page
-        after = page[-1][0]
-
-
-def _read_batch(log: Log, segment: SegmentState, offset: int) -> DecodedBatch | None:
-    """The batch at a place, None if it does not verify or cannot be read there."""
-    try:
-        return log.read_batch(segment.segment, segment.generation, offset)
-    except Damaged:
-        return None
-    except DriveTimeout:
-        raise
-    except DriveFault as fault:
-        if fault.errno != errno.EIO:
-            raise
-        return None

@@ -15,7 +15,12 @@ from appliance.core.errors import DriveFault, ReadOnly, Refused
 from appliance.core.membership import decide
 from appliance.core.ports import Volume
 from appliance.engine.mirror.assembled import Assembly, NotYet, Orders
-from appliance.engine.mirror.superblock import Superblock, read_superblock
+from appliance.engine.mirror.superblock import (
+    Blank,
+    Superblock,
+    Unreadable,
+    read_superblock,
+)
 from appliance.engine.mirror.witness import WitnessFile
 
 
@@ -55,6 +60,8 @@ def _read_superblocks(
         if volume in excluded:
             continue
         superblock = read_superblock(volume)
+        if volume.name in assembly.replaces and not _votes(superblock):
+            continue  # a new drive that never joined: it has no say yet
         if not isinstance(superblock, Superblock):
             alert(f"drive {volume.name} has no readable superblock")
         elif superblock.mirror_id != assembly.mirror_id or not superblock.history:
@@ -62,6 +69,10 @@ def _read_superblocks(
         else:
             found.append((volume, superblock))
     return found
+
+
+def _votes(superblock: Superblock | Blank | Unreadable) -> bool:
+    return isinstance(superblock, Superblock) and bool(superblock.history)
 
 
 def _open_witness(assembly: Assembly, alert: Callable[[str], None]) -> WitnessFile | None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from appliance.core.epochs import Leave
+from appliance.core.epochs import IN_SYNC_MAX, Leave
 from appliance.core.errors import EngineError, Unavailable
 from appliance.core.ports import Clock, Entropy, Volume
 from appliance.engine.mirror.index import Index
@@ -119,6 +119,8 @@ class MirrorState:
     """Blobs unlinked since a state transfer began; None while none runs."""
     segment_size_bytes: int = 0
     reserve_bytes: int = 0
+    replaces: Mapping[str, str] = field(default_factory=dict)
+    """New drives and the one that each takes the place of, as control says."""
 
     @property
     def mirror_bytes(self) -> bytes:
@@ -137,9 +139,10 @@ class MirrorState:
             self.callbacks.alert(self.stopped)
         return Stopped(self.stopped)
 
-    def lose(self, faults: Mapping[str, EngineError | Exception]) -> None:
-        """The drives of ``faults`` failed: go on without them, under an epoch that is valid when
-        this returns. Raises ``Stopped`` when that cannot be had.
+    def lose(self, faults: Mapping[str, EngineError | Exception], *, clean: bool = False) -> None:
+        """The drives of ``faults`` failed (``clean``: were taken away while all was well): go on
+        without them, under an epoch that is valid when this returns. Raises ``Stopped`` when that
+        cannot be had.
 
         The last sequence all drives are known to have is the tail's: a batch under way may or may
         not be on a leaving drive, and whatever lies there behind its leave sequence is void.
@@ -154,7 +157,10 @@ class MirrorState:
         if not staying:
             raise self.stop("its last drive failed")
         sequence = self.planner.tail.sequence
-        leaves = tuple(Leave(drive, sequence) for drive in sorted(leaving))
+        leaves = tuple(
+            Leave(drive, sequence, clean=clean and not leaving[drive].read_errors)
+            for drive in sorted(leaving)
+        )
         try:
             self.votes.leave(staying, leaves)
         except VoteFailed as failure:
@@ -164,11 +170,47 @@ class MirrorState:
             self.callbacks.retire(member)
         self.callbacks.members_changed()
 
+    def outgoing_for(self, drive: str) -> str:
+        """The member that leaves when ``drive`` joins: the one it replaces, or one whose successor
+        is in already. Empty while there is a free place, or if nobody makes room."""
+        if len(self.members) < IN_SYNC_MAX:
+            return ""
+        outgoing = self.replaces.get(drive, "")
+        if outgoing in self.members:
+            return outgoing
+        succeeded = [old for new, old in self.replaces.items() if {new, old} <= set(self.members)]
+        return "" if drive in self.replaces.values() else "".join(succeeded[:1])
+
+    def may_join(self, drive: str) -> bool:
+        """Whether there is a place for an outsider."""
+        return len(self.members) < IN_SYNC_MAX or bool(self.outgoing_for(drive))
+
+    def let_go(self, drive: str, reason: str) -> None:
+        """A whole, in-sync member leaves, because another drive has all it has. The caller lets
+        that one join before anything else is written; should that fail, the one that left is
+        brought back like any other. Raises ``Stopped``.
+
+        Crash points: (1) the epoch is on the survivor: with all voters there it is void, and both
+        old members go on (2) on W too: the survivor serves alone, and the new drive, which lacks
+        nothing but its vote, is brought in next."""
+        leaving = self.members[drive]
+        staying = {d: m for d, m in self.members.items() if d != drive}
+        leave = Leave(drive, self.planner.tail.sequence, clean=not leaving.read_errors)
+        try:
+            self.votes.leave(staying, (leave,))
+        except VoteFailed as failure:
+            raise self.stop(str(failure)) from failure
+        self.absent[drive] = reason
+        self.members = staying
+        self.callbacks.retire(leaving)
+        self.callbacks.members_changed()
+
     def add(self, member: Member) -> None:
         """``member`` joined: its epoch is valid."""
         member.generation = self.votes.epoch.number
         self.members = {**self.members, member.drive_id: member}
         self.absent.pop(member.drive_id, None)
+        self.absent.pop(self.replaces.get(member.drive_id, ""), None)
         self.outsiders.pop(member.drive_id, None)
         self.callbacks.members_changed()
 

@@ -36,7 +36,7 @@ from appliance.engine.mirror.messages import CommitOrder, MembersView, MemberVie
 from appliance.engine.mirror.opening import Opened, open_mirror
 from appliance.engine.mirror.rebuild import condemn
 from appliance.engine.mirror.repair import Repairer
-from appliance.engine.mirror.resync import Resync
+from appliance.engine.mirror.resync import Means, Resync
 from appliance.engine.mirror.room import RoomKeeper, Spawn, at_once
 from appliance.engine.mirror.starts import Starts
 from appliance.engine.mirror.state import Callbacks, MirrorState, Stopped, StoreSettings
@@ -191,7 +191,8 @@ class Store:
                 self._forget_resync()
             self._state.callbacks.discard(volume)
         if drive in self._state.members:
-            self._state.lose({drive: DriveFault(drive, "being present", 19, reason)})
+            gone = DriveFault(drive, "being present", errno.ENODEV, reason)
+            self._state.lose({drive: gone}, clean=True)
 
     def outsiders(self) -> Mapping[str, Volume]:
         """Present drives that are not in sync, each to be given to ``begin_resync``."""
@@ -202,12 +203,32 @@ class Store:
         self._state.calls.renew(volume.name)
         self._state.outsiders[volume.name] = volume
 
-    def begin_resync(self, drive: str) -> Resync:
-        """Start bringing an outsider back; the caller calls its ``copy`` on a thread of its own,
-        then ``finish_resync`` here. Raises ``Refused``, ``DriveFault``."""
+    def replacing(self, replaces: Mapping[str, str]) -> None:
+        """Control says which new drive takes the place of which."""
+        self._state.replaces = dict(replaces)
+
+    def candidates(self) -> list[str]:
+        """The outsiders there is a place for, in the order they are to be brought in: those that
+        replace another first, those that are replaced last. Any thread."""
+        state = self._state
+        new, old = state.replaces.keys(), state.replaces.values()
+        able = [drive for drive in state.outsiders.copy() if state.may_join(drive)]
+        return sorted(able, key=lambda drive: (drive in old, drive not in new, drive))
+
+    def begin_resync(self, drive: str, means: Means | None = None) -> Resync:
+        """Start bringing an outsider in; the caller calls its ``copy`` on a thread of its own, then
+        ``finish_resync`` here. Raises ``Refused``, ``DriveFault``."""
         self._state.check_running()
-        self._resync = resync = Resync.begin(self._state, drive)
+        self._resync = resync = Resync.begin(self._state, drive, means)
         return resync
+
+    def continue_resync(self, resync: Resync) -> None:
+        """A drive it was copied from failed: go on with what the others hold. Raises ``Stopped``,
+        ``Unavailable``."""
+        self._state.check_running()
+        if resync is not self._resync:
+            raise Unavailable("cannot let the drive join: it was taken away meanwhile")
+        resync.drop_lost_sources()
 
     def finish_resync(self, resync: Resync) -> bool:
         """Copy what little is left and let the drive join. False: too much was written meanwhile,

@@ -66,7 +66,7 @@ def pack_history(history: History, room_bytes: int) -> list[object]:
             epoch.id,
             epoch.parent_id,
             list(epoch.in_sync),
-            [[leave.drive_id, leave.sequence] for leave in epoch.leaves],
+            [[leave.drive_id, leave.sequence, leave.clean] for leave in epoch.leaves],
             epoch.forced,
             list(epoch.voids),
         ]
@@ -86,9 +86,7 @@ def unpack_history(items: list[list[object]]) -> History:
             id=str(epoch_id),
             parent_id=str(parent_id),
             in_sync=tuple(str(drive) for drive in _list(in_sync)),
-            leaves=tuple(
-                Leave(str(drive), _whole(sequence)) for drive, sequence in map(_list, _list(leaves))
-            ),
+            leaves=tuple(map(_leave, map(_list, _list(leaves)))),
             forced=bool(forced),
             voids=tuple(str(void) for void in _list(voids)),
         )
@@ -96,6 +94,11 @@ def unpack_history(items: list[list[object]]) -> History:
             raise ValueError(f"epoch {epoch.number} breaks the rules of an epoch")
         history.append(epoch)
     return tuple(history)
+
+
+def _leave(fields: list[object]) -> Leave:
+    drive, sequence, *clean = fields
+    return Leave(str(drive), _whole(sequence), clean=clean[:1] == [True])
 
 
 def _whole(value: object) -> int:

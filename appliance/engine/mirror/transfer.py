@@ -3,29 +3,36 @@
 Owns the comparing and copying. Refuses nothing: what the source cannot read is counted and passed
 over, and what the target already has there is kept, so that one bad spot on the last good drive
 never keeps a second copy of all the rest from being made. Invariant: a blob file of the target is
-left alone only when every byte of it verifies.
+left alone only when every byte of it verifies, or when its name and length are enough by ``trust``.
 
-Blocking; any thread.
+Blocking; any thread, and the pieces of the work on the threads of the crew.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, TypeVar
 
-from appliance.core.errors import DataLost, DriveFault, DriveTimeout
+from appliance.core.errors import Damaged, DataLost, DriveFault, DriveTimeout
 from appliance.core.ports import Volume
 from appliance.engine.mirror.accepted import read_losses, write_losses
 from appliance.engine.mirror.adoption import (
+    COPY_BYTES,
     PARTIAL_SUFFIX,
+    Pacer,
     copy_blob,
     is_verified,
+    is_whole,
     unlink_quietly,
+    unpaced,
 )
 from appliance.engine.mirror.blob import (
     BLOB_DIRECTORY,
+    BLOB_ID_BYTES,
     STAGING_DIRECTORY,
     blob_bytes,
     blob_directory,
@@ -33,99 +40,246 @@ from appliance.engine.mirror.blob import (
     blob_path,
     file_bytes,
 )
+from appliance.engine.mirror.crew import Crew, Piece, in_turn
 from appliance.engine.mirror.format import BLOCK_BYTES, FileBlob
+from appliance.engine.mirror.index import IndexReader
 from appliance.engine.mirror.member import Member
+from appliance.engine.mirror.segment import (
+    LOG_DIRECTORY,
+    SegmentHeader,
+    SegmentState,
+    encode_segment_header,
+    segment_path,
+)
+from appliance.engine.mirror.trust import Trust
 
-COPY_BYTES: Final = 1024 * 1024
+T = TypeVar("T")
+
+BLOB_DIRECTORIES: Final = 256
+PAGE: Final = 1000
+SPOTS_MAX: Final = 10_000
+"""Spots that could not be read and are remembered one by one; all are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """Something no member could be read at: a blob, or [``offset``, ``offset`` + ``length``) of a
+    log segment."""
+
+    blob_id: bytes = b""
+    segment: int = 0
+    offset: int = 0
+    length: int = 0
 
 
 @dataclass(slots=True)
 class ResyncProgress:
-    """How far it is, and what could not be read on the members: it does not block the join."""
+    """How far it is, in bytes. ``read_bytes`` were compared, ``copied_bytes`` written. What could
+    not be read on the members does not block the join. Any thread."""
 
     done_bytes: int = 0
     total_bytes: int = 0
+    read_bytes: int = 0
+    copied_bytes: int = 0
     unreadable: int = 0
+    spots: list[Spot] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def add(self, *, done: int = 0, read: int = 0, copied: int = 0) -> None:
+        """So many bytes more."""
+        with self._lock:
+            self.done_bytes = min(self.done_bytes + done, max(self.total_bytes, 0))
+            self.read_bytes += read
+            self.copied_bytes += copied
+
+    def lose(self, spot: Spot) -> None:
+        """The source has no good copy of this."""
+        with self._lock:
+            self.unreadable += 1
+            if len(self.spots) < SPOTS_MAX:
+                self.spots.append(spot)
 
 
 class Transfer:
-    """From one member to a drive that is to become one."""
+    """From the members to a drive that is to become one. ``sources``: the one to read from, then
+    those to ask for what it cannot give."""
 
-    def __init__(self, source: Member, target: Member, progress: ResyncProgress) -> None:
-        self._source = source
+    def __init__(
+        self,
+        sources: Sequence[Member],
+        target: Member,
+        progress: ResyncProgress,
+        *,
+        pace: Pacer = unpaced,
+        crew: Crew = in_turn,
+    ) -> None:
+        self._sources = sources
         self._target = target
-        self._progress = progress
+        self.progress: Final = progress
+        self._chosen = (pace, crew)
+        self._pace, self._crew = pace, crew
+        self._touched: set[str] = set()
+
+    def hurry(self, *, hurried: bool) -> None:
+        """Whether somebody waits: then nothing rests, and all is done on the calling thread."""
+        self._pace, self._crew = (unpaced, in_turn) if hurried else self._chosen
+
+    def work(self, pieces: Iterator[Piece]) -> None:
+        """Have the crew do all of these."""
+        self._crew(pieces)
 
     # -- blobs ---------------------------------------------------------------------------------
 
-    def compare_blobs(self) -> None:
-        """Copy what the target lacks or has wrong, remove what the source has not."""
-        source, target = self._source.volume, self._target.volume
+    def compare_blobs(self, index: IndexReader, trust: Trust) -> None:
+        """Copy what the target lacks or has wrong, remove what the source has not. All names are
+        durable on return."""
+        target = self._target.volume
         for directory in (BLOB_DIRECTORY, STAGING_DIRECTORY):
             target.make_directory(directory)
         target.flush_directory("")
-        wanted = set()
-        for path, blob_id in _blob_files(source):
-            found = source.stat(path)
-            if blob_id and found is not None:
-                wanted.add(path)
-                self.copy_blob(FileBlob(blob_id, blob_bytes(found.size_bytes)))
-        for path, _ in _blob_files(target):
-            if path not in wanted:
-                unlink_quietly(target, path)
+        self._crew(self._comparing(index, trust))
+        self.flush_names()
+
+    def _comparing(self, index: IndexReader, trust: Trust) -> Iterator[Piece]:
+        for number in range(BLOB_DIRECTORIES):
+            directory = blob_directory(bytes([number]))
+            there = set(_names(self._target.volume, directory))
+            versions = _versions(index, number)
+            for name in self._first_of(partial(_names, directory=directory)):
+                blob_id = blob_id_of(name)
+                if not blob_id:
+                    continue
+                there.discard(name)
+                size, version = versions.get(blob_id, (-1, None))
+                yield partial(self._compare, blob_id, size, trust.in_blob(version))
+            for name in there:
+                unlink_quietly(self._target.volume, f"{directory}/{name}")
+
+    def _compare(self, blob_id: bytes, size_bytes: int, is_trusted: bool) -> None:
+        if size_bytes < 0:  # released, or adopted a moment ago: only its file tells
+            found = self._first_of(lambda volume: volume.stat(blob_path(blob_id)))
+            if found is None:
+                return
+            size_bytes = blob_bytes(found.size_bytes)
+        blob = FileBlob(blob_id, size_bytes)
+        if not (is_trusted and is_whole(self._target.volume, blob_path(blob_id), size_bytes)):
+            self.copy_blob(blob)
 
     def copy_losses(self) -> None:
         """What the operator accepted to lose is lost on the target as well."""
-        losses = read_losses(self._source.volume)
+        losses = self._first_of(read_losses)
         if losses != read_losses(self._target.volume):
             write_losses(self._target.volume, losses)
 
     def copy_blob(self, blob: FileBlob) -> None:
-        """Make the target's copy of one blob good and its name durable."""
+        """Make the target's copy of one blob good; its name is durable after ``flush_names``."""
         path, target = blob_path(blob.blob_id), self._target.volume
-        self._progress.done_bytes += file_bytes(blob.size_bytes)
-        if is_verified(target, path, blob):
+        length = file_bytes(blob.size_bytes)
+        if is_verified(target, path, blob, self._pace):
+            self.progress.add(done=length, read=length)
             return
         directory = blob_directory(blob.blob_id)
-        if target.stat(directory) is None:
+        if directory not in self._touched:
             target.make_directory(directory)
+            self._touched.add(directory)
+        self._copy_from_any(blob, path)
+        self.progress.add(done=length, read=length)
+
+    def _copy_from_any(self, blob: FileBlob, path: str) -> None:
+        target = self._target.volume
+        for source in self._sources:
+            try:
+                copy_blob(source.volume, path, target, path, blob, self._pace)
+            except DataLost:
+                continue
+            except DriveFault as fault:
+                if not _is_passed_over(fault, source):
+                    raise
+                if fault.errno == errno.ENOENT:  # released and unlinked meanwhile
+                    unlink_quietly(target, path + PARTIAL_SUFFIX)
+                    return
+                continue
+            self.progress.add(copied=file_bytes(blob.size_bytes))
+            return
+        unlink_quietly(target, path + PARTIAL_SUFFIX)
+        self.progress.lose(Spot(blob_id=blob.blob_id))
+
+    def _first_of(self, look: Callable[[Volume], T]) -> T:
+        """What the first source says that can say anything."""
+        for source in self._sources[:-1]:
+            try:
+                return look(source.volume)
+            except DriveFault as fault:
+                if not _is_passed_over(fault, source):
+                    raise
+        return look(self._sources[-1].volume)
+
+    def flush_names(self) -> None:
+        """The names of all copied blobs are durable on return."""
+        target = self._target.volume
+        if self._touched:
             target.flush_directory(BLOB_DIRECTORY)
-        try:
-            copy_blob(self._source.volume, path, target, path, blob)
+        for directory in sorted(self._touched):
             target.flush_directory(directory)
-        except DataLost:
-            self._progress.unreadable += 1
-            unlink_quietly(target, path + PARTIAL_SUFFIX)
-        except DriveFault as fault:
-            if fault.drive != self._source.volume.name or isinstance(fault, DriveTimeout):
-                raise
-            unlink_quietly(target, path + PARTIAL_SUFFIX)
-            if fault.errno != errno.ENOENT:  # else released and unlinked meanwhile
-                self._progress.unreadable += 1
+        self._touched.clear()
 
     # -- the log -------------------------------------------------------------------------------
 
-    def copy_differences(self, segment: int, start: int, end: int) -> None:
-        """Make [start, end) of the target's segment equal to the source's. Whole blocks."""
-        for offset in range(start, end, COPY_BYTES):
-            self._copy_piece(segment, offset, min(COPY_BYTES, end - offset))
-
-    def _copy_piece(self, segment: int, offset: int, length: int) -> None:
+    def copy_whole(self, state: SegmentState, header: SegmentHeader) -> None:
+        """A segment the target lacks: under its final name once it is whole and flushed."""
+        path, target = segment_path(state.segment), self._target.volume
+        partial_path = f"{path}.new"
+        unlink_quietly(target, partial_path)
+        file = target.open(partial_path, write=True, create=True, direct=True)
         try:
-            data = self._source.log.read_raw(segment, offset, length)
+            file.allocate(header.size_bytes)
+            for offset in range(0, header.size_bytes, COPY_BYTES):
+                length = min(COPY_BYTES, header.size_bytes - offset)
+                with self._pace(length):
+                    data = bytearray(length)
+                    for at, piece in self._read(self._sources[0], state.segment, offset, length):
+                        data[at - offset : at - offset + len(piece)] = piece
+                    if offset == 0:
+                        data[:BLOCK_BYTES] = encode_segment_header(header)
+                    file.write_at(offset, data)
+            file.flush()
+        finally:
+            file.close()
+        target.rename(partial_path, path)
+        target.flush_directory(LOG_DIRECTORY)
+        self.progress.add(read=header.size_bytes, copied=header.size_bytes)
+
+    def copy_differences(
+        self, segment: int, start: int, end: int, source: Member | None = None
+    ) -> None:
+        """Make [start, end) of the target's segment equal to a source's, by default the first's, as
+        far as that can be read. Whole blocks."""
+        for offset in range(start, end, COPY_BYTES):
+            length = min(COPY_BYTES, end - offset)
+            with self._pace(length):
+                for at, data in self._read(source or self._sources[0], segment, offset, length):
+                    self.progress.add(read=2 * len(data))
+                    if self._read_target(segment, at, len(data)) != data:
+                        self._target.log.write_raw(segment, at, data)
+                        self.progress.add(copied=len(data))
+
+    def _read(
+        self, source: Member, segment: int, offset: int, length: int
+    ) -> list[tuple[int, bytes]]:
+        """What can be read of [offset, offset + length), block by block if need be."""
+        try:
+            return [(offset, source.log.read_raw(segment, offset, length))]
         except DriveTimeout:
             raise
         except DriveFault as fault:
             if fault.errno != errno.EIO:
                 raise
             if length <= BLOCK_BYTES:
-                self._progress.unreadable += 1
-                return
-            for block in range(offset, offset + length, BLOCK_BYTES):
-                self._copy_piece(segment, block, min(BLOCK_BYTES, offset + length - block))
-            return
-        if self._read_target(segment, offset, length) != data:
-            self._target.log.write_raw(segment, offset, data)
+                return []
+        blocks = range(offset, offset + length, BLOCK_BYTES)
+        return [
+            found for block in blocks for found in self._read(source, segment, block, BLOCK_BYTES)
+        ]
 
     def _read_target(self, segment: int, offset: int, length: int) -> bytes:
         """What the target has; nothing where it cannot be read, for writing may mend that."""
@@ -133,14 +287,29 @@ class Transfer:
             return self._target.log.read_raw(segment, offset, length)
         except DriveTimeout:
             raise
+        except Damaged:
+            return b""
         except DriveFault as fault:
             if fault.errno != errno.EIO:
                 raise
             return b""
 
 
-def _blob_files(volume: Volume) -> Iterator[tuple[str, bytes]]:
-    """(path, blob id) of every file below ``blob/``; an id of b"" for what is none."""
-    for directory in volume.names(BLOB_DIRECTORY):
-        for name in volume.names(f"{BLOB_DIRECTORY}/{directory}"):
-            yield f"{BLOB_DIRECTORY}/{directory}/{name}", blob_id_of(name)
+def _is_passed_over(fault: DriveFault, source: Member) -> bool:
+    """Whether the next source may be asked instead. A source that hangs ends the transfer."""
+    return fault.drive == source.volume.name and not isinstance(fault, DriveTimeout)
+
+
+def _names(volume: Volume, directory: str) -> list[str]:
+    return volume.names(directory) if volume.stat(directory) is not None else []
+
+
+def _versions(index: IndexReader, number: int) -> dict[bytes, tuple[int, int | None]]:
+    """Size and version of every owned blob whose id begins with a byte."""
+    start, end = bytes([number]), bytes([number + 1]) if number < 255 else b"\xff" * 17
+    assert len(end) in {1, BLOB_ID_BYTES + 1}
+    found: dict[bytes, tuple[int, int | None]] = {}
+    while page := index.blob_versions(start, end, PAGE):
+        found.update({blob_id: (size, version) for blob_id, size, version in page})
+        start = page[-1][0] + b"\0"
+    return found
