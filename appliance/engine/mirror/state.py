@@ -117,6 +117,9 @@ class MirrorState:
     """Drives that left, and why."""
     dropped_blobs: list[bytes] | None = None
     """Blobs unlinked since a state transfer began; None while none runs."""
+    unread_after: int | None = None
+    """Segments with a later sequence are yet to be read by a scrub and are not freed meanwhile,
+    except under pressure; None while none reads. Set by the scrub's thread."""
     segment_size_bytes: int = 0
     reserve_bytes: int = 0
     replaces: Mapping[str, str] = field(default_factory=dict)

@@ -38,6 +38,8 @@ from appliance.engine.mirror.rebuild import condemn
 from appliance.engine.mirror.repair import Repairer
 from appliance.engine.mirror.resync import Means, Resync
 from appliance.engine.mirror.room import RoomKeeper, Spawn, at_once
+from appliance.engine.mirror.scrub import Scrub
+from appliance.engine.mirror.scrub_kit import ScrubMeans
 from appliance.engine.mirror.starts import Starts
 from appliance.engine.mirror.state import Callbacks, MirrorState, Stopped, StoreSettings
 from appliance.engine.mirror.upkeep import Sweep, Upkeep
@@ -275,6 +277,23 @@ class Store:
         """A reader found a bad copy on ``drive``: prove it, then write the good bytes over it."""
         self._state.check_running()
         return self._repairer.repair(drive, place)
+
+    # -- scrub ---------------------------------------------------------------------------------
+
+    @property
+    def index_directory(self) -> Volume:
+        """Where the index lies, and what is remembered of scrubs. Any thread."""
+        return self._assembly.index_directory
+
+    def scrub(self, means: ScrubMeans) -> Scrub:
+        """A scrub, or the rest of one, to be run on a thread of its own. Any thread."""
+        return Scrub(self._state, means, self._assembly, self._upkeep.sweep_directory)
+
+    def reopen(self, reason: str) -> None:
+        """Another index was put in place: stop, so that the next start takes it. Raises
+        ``Stopped``."""
+        self._state.check_running()
+        raise self._state.stop(reason)
 
     # -- upkeep --------------------------------------------------------------------------------
 

@@ -94,7 +94,7 @@ class Upkeep:
         for segment in table.used():
             if segment.segment == state.planner.tail.segment:
                 return
-            if segment.last_sequence > flushed.sequence:
+            if segment.last_sequence > flushed.sequence or self._is_unread(segment):
                 return
             living = state.index.segments() if living is None else living
             if living.get(segment.segment):
@@ -104,6 +104,11 @@ class Upkeep:
                 return
             self._recycle(segment)
             del self._dead_since_s[segment.segment]
+
+    def _is_unread(self, segment: SegmentState) -> bool:
+        """Whether a scrub is yet to read the segment. It looks again when room is short."""
+        after = self._state.unread_after
+        return after is not None and segment.last_sequence > after and self._room.has_space
 
     def _recycle(self, segment: SegmentState) -> None:
         state = self._state
@@ -159,10 +164,11 @@ class Upkeep:
         none has released. A crash between adoption and the log leaves such. Between two batches no
         adoption is half done."""
         for _ in range(min(directories, len(self._unswept))):
-            self._sweep_directory(f"{BLOB_DIRECTORY}/{self._unswept.pop()}")
+            self.sweep_directory(f"{BLOB_DIRECTORY}/{self._unswept.pop()}")
 
-    def _sweep_directory(self, directory: str) -> None:
-        """The drives are touched on their lanes, the index on the committer's thread."""
+    def sweep_directory(self, directory: str) -> dict[str, int]:
+        """The drives are touched on their lanes, the index on the committer's thread. How many
+        files went from which drive."""
         state = self._state
 
         def listing(volume: Volume) -> Callable[[], object]:
@@ -171,15 +177,18 @@ class Upkeep:
         listed = state.calls.each({d: listing(m.volume) for d, m in state.members.items()})
         state.lose(listed.faults)
         unlinking: dict[str, Callable[[], object]] = {}
+        counts: dict[str, int] = {}
         for drive, member in state.members.items():
             names = listed.values[drive]
             assert isinstance(names, list), "that is what it lists"
             orphans = [f"{directory}/{name}" for name in names if self._is_orphan(name)]
             if orphans:
                 unlinking[drive] = partial(_unlink_all, member.volume, orphans)
+                counts[drive] = len(orphans)
                 state.counts.collected_files += len(orphans)
         if unlinking:
             state.lose(state.calls.each(unlinking).faults)
+        return counts
 
     def _is_orphan(self, name: str) -> bool:
         blob_id, index = blob_id_of(name), self._state.index

@@ -1,0 +1,197 @@
+"""What the parts of a scrub share: the mirror, its drives read side by side, its pace, its account.
+
+Owns how a scrub reaches the drives and the committer. Refuses to go on, by raising what a drive
+raised, when that is no single bad spot: the scrub is taken up again where its cursor stands.
+Invariant: every read goes past the page cache, on a lane of the scrub's own, so that a drive that
+hangs stalls the scrub alone.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple, TypeVar
+
+from appliance.core.errors import DriveFault, DriveTimeout
+from appliance.core.ports import File, Lanes, Volume
+from appliance.engine.mirror.format import BLOCK_BYTES
+from appliance.engine.mirror.member import Member
+from appliance.engine.mirror.mend import Mend, Mender
+from appliance.engine.mirror.planner import Tail
+from appliance.engine.mirror.scrub_tally import Tally
+from appliance.engine.mirror.segment import SegmentState
+from appliance.engine.mirror.state import MirrorState
+from appliance.engine.mirror.throttle import Throttle
+
+T = TypeVar("T")
+
+PIECE_BYTES: Final = 2 * 1024 * 1024
+"""What is read of each drive at once: about what a client may have to wait for."""
+BAD_BLOCKS_MAX: Final = 64
+"""In one piece; a drive with more is not one bad spot but failing."""
+
+
+class LostRange(NamedTuple):
+    """A part of the log no drive has: [start, end) of a segment's generation."""
+
+    segment: int
+    generation: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """The log as it was at one moment."""
+
+    segments: tuple[SegmentState, ...]
+    tail: Tail
+
+    def used(self) -> list[SegmentState]:
+        """From old to new."""
+        used = [segment for segment in self.segments if segment.first_sequence]
+        return sorted(used, key=lambda segment: segment.first_sequence)
+
+    def end_of(self, segment: SegmentState, size_bytes: int) -> int:
+        """Up to where a used segment may be written."""
+        return self.tail.offset if segment.segment == self.tail.segment else size_bytes
+
+
+class Recycled(Exception):
+    """The segment or blob at hand means something else by now: nothing to see here."""
+
+
+class Committing:
+    """Has the committer do something between two batches and waits for it: the one way by which a
+    scrub changes anything."""
+
+    def __init__(self, run: Callable[[Callable[[], object]], object]) -> None:
+        self._run = run
+
+    def __call__(self, work: Callable[[], T]) -> T:
+        """``work``'s result. Raises what it raises, and ``Unavailable``."""
+        results: list[T] = []
+        self._run(lambda: results.append(work()))
+        return results[0]
+
+
+class ScrubMeans(NamedTuple):
+    """What a scrub is handed. ``progress`` is called after each piece, for saving the cursor now
+    and then; it ends the scrub by raising ``Unavailable``."""
+
+    commit: Committing
+    lanes: Lanes
+    throttle: Throttle
+    tally: Tally
+    progress: Callable[[], None]
+
+
+class Kit:
+    """Everything a scrub works with."""
+
+    def __init__(self, state: MirrorState, means: ScrubMeans) -> None:
+        self.state: Final = state
+        self.mender: Final = Mender(state)
+        self.commit, self.lanes, self.throttle, self.tally, self.progress = means
+        self.lost: Final[list[LostRange]] = []
+
+    @property
+    def members(self) -> Mapping[str, Member]:
+        """The in-sync drives now: replaced as a whole when they change."""
+        return self.state.members
+
+    def goal(self) -> Goal:
+        """The log as it is now. Raises ``Stopped``."""
+        planner = self.state.planner
+
+        def look() -> Goal:
+            self.state.check_running()
+            return Goal(tuple(planner.table.states()), planner.tail)
+
+        return self.commit(look)
+
+    def side_by_side(self, calls: Mapping[str, Callable[[], T]]) -> dict[str, T | None]:
+        """Call each on its drive; None where a drive could not read. Raises ``DriveFault`` for
+        anything but a bad spot."""
+        deadline_s = self.state.settings.deadline_s
+        lanes = {_lane(drive): call for drive, call in calls.items()}
+        outcomes = self.lanes.run(lanes, deadline_s=deadline_s)
+        results: dict[str, T | None] = {}
+        for drive in calls:
+            outcome = outcomes[_lane(drive)]
+            fault = outcome.fault
+            if fault is None:
+                results[drive] = outcome.value  # type: ignore[assignment]  # of its own call
+            elif isinstance(fault, DriveFault) and is_bad_spot(fault):
+                results[drive] = None
+            else:
+                raise fault
+        return results
+
+    def read(self, files: Mapping[str, File], offset: int, length: int) -> dict[str, bytes]:
+        """The same bytes of each drive's file. A block that cannot be read becomes zeros, which
+        verify as nothing."""
+        with self.throttle.piece(length):
+            found = self.side_by_side(
+                {drive: _reading(file, offset, length) for drive, file in files.items()}
+            )
+        for drive, data in found.items():
+            self.tally.of(drive).read_bytes += length if data is None else len(data)
+        self.progress()
+        return {drive: b"" if data is None else data for drive, data in found.items()}
+
+    def bad(self, drive: str) -> None:
+        """Count wrong bytes, or none, against the drive itself."""
+        self.commit(lambda: self.mender.count_bad(drive))
+
+    def settle(self, drive: str, mend: Mend) -> None:
+        """Count what became of something bad. Raises ``Recycled``."""
+        if mend is Mend.VOID:
+            raise Recycled
+        found = self.tally.of(drive)
+        if mend is Mend.MENDED:
+            found.repaired += 1
+        else:
+            found.unrepairable += 1
+
+
+def open_for_reading(volume: Volume, path: str) -> File:
+    """Past the page cache. Raises ``DriveFault``."""
+    return volume.open(path, direct=True)
+
+
+def is_bad_spot(fault: DriveFault) -> bool:
+    """Whether a drive that says this is whole otherwise."""
+    return fault.errno == errno.EIO and not isinstance(fault, DriveTimeout)
+
+
+def _lane(drive: str) -> str:
+    return f"scrub {drive}"
+
+
+def _reading(file: File, offset: int, length: int) -> Callable[[], bytes]:
+    def call() -> bytes:
+        try:
+            return file.read_at(offset, length, past_cache=True)
+        except DriveFault as fault:
+            if not is_bad_spot(fault):
+                raise
+        return b"".join(_blocks(file, offset, length))
+
+    return call
+
+
+def _blocks(file: File, offset: int, length: int) -> list[bytes]:
+    parts: list[bytes] = []
+    bad = 0
+    for at in range(offset, offset + length, BLOCK_BYTES):
+        size = min(BLOCK_BYTES, offset + length - at)
+        try:
+            parts.append(file.read_at(at, size, past_cache=True))
+        except DriveFault as fault:
+            bad += 1
+            if not is_bad_spot(fault) or bad > BAD_BLOCKS_MAX:
+                raise
+            parts.append(bytes(size))
+    return parts
