@@ -11,13 +11,14 @@ QUICK_TESTS := tests/tidy tests/unit tests/conformance tests/crash tests/s3
 MACHINE_TESTS := tests/clients tests/system
 
 .PHONY: help setup setup-test install run check lint types test quick-tests all-quick-tests \
-	machine-tests bench format lock clean
+	machine-tests mutants bench format lock clean
 
 help:
 	@printf '%s\n' \
 	'make run     serve S3 over HTTPS from $(STATE) (ARGS="..." goes to "appliance dev")' \
 	'make check   style, types, layers and all quick tests; no root, under three minutes' \
 	'make test    everything, as continuous integration runs it; root on Debian for all of it' \
+	'make mutants disable each safeguard of the engine in turn and see the tests notice' \
 	'make bench   measure this service beside others (see docs/PERFORMANCE.md)' \
 	'make install the service on this server, under systemd; root (see docs/installation.md)' \
 	'make setup   only install what running needs;  make setup-test  what testing needs' \
@@ -61,6 +62,9 @@ test: setup-test
 	@$(PHASE) types $(MAKE) -s types
 	@$(PHASE) "tidy, unit, conformance, crash and S3 tests" $(MAKE) -s all-quick-tests
 	@$(PHASE) "clients, drives and whole machines" $(MAKE) -s machine-tests
+
+mutants: setup-test
+	@$(PYTHON) -m tests.mutants $(ARGS)
 
 bench: setup-test
 	@$(PYTHON) -m tests.bench $(if $(PEERS),--peers "$(PEERS)") $(ARGS)
