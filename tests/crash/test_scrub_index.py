@@ -46,7 +46,7 @@ def test_a_row_of_the_index_that_the_log_does_not_say_is_found_and_the_index_bui
     assert done.tally.index.startswith("was wrong, built anew: a")
     assert done.scrub is not None
     with pytest.raises(Stopped, match="does not say what the log does"):
-        store.reopen(str(done.scrub.wrong_index))
+        done.scrub.reopen_store()
     machine.drop_store()
     store = machine.open()
     assert store._state.index.path != path
@@ -81,7 +81,8 @@ def test_a_rotten_index_is_put_aside_and_the_scrub_goes_on_with_the_next(machine
     done = scrub(machine, tally=tally)
     assert not done.finished
     with pytest.raises(Stopped):
-        store.reopen(str(done.scrub.wrong_index if done.scrub else ""))
+        assert done.scrub is not None
+        done.scrub.reopen_store()
     machine.drop_store()
     machine.open()
     done = scrub(machine, tally=tally)

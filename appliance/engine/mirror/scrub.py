@@ -84,6 +84,17 @@ class Scrub:
             self._put_aside(damage)
         return self.wrong_index is None
 
+    def reopen_store(self) -> None:
+        """After ``wrong_index``: have the store stop, so that the next start takes the other one.
+        Raises ``Stopped``."""
+        self._kit.commit(self._stop)
+
+    def _stop(self) -> None:
+        """On the committer."""
+        state = self._kit.state
+        state.check_running()
+        raise state.stop(str(self.wrong_index))
+
     def _blobs(self) -> None:
         """Only now, for what an unproven index does not name might be somebody's."""
         kit = self._kit

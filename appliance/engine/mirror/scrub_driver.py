@@ -20,7 +20,6 @@ from appliance.core.errors import ApplianceError, DriveFault, Refused, Unavailab
 from appliance.core.ports import Clock, Entropy, Lanes
 from appliance.core.scrubs import ScrubOrder, ScrubReport, ScrubRun, ScrubState
 from appliance.engine.mirror import scrub_book
-from appliance.engine.mirror.scrub import Scrub
 from appliance.engine.mirror.scrub_book import Page
 from appliance.engine.mirror.scrub_kit import Committing, ScrubMeans
 from appliance.engine.mirror.scrub_tally import Tally
@@ -95,8 +94,8 @@ class ScrubDriver:
             self._store, self._stepped_s = store, None
             if self._run is not None:
                 self._run.throttle.stop("the store was closed")
-            if store is not None and store.losses:
-                self._store = None  # it serves reads alone: what is lost is known
+            if store is not None and store.read_only:
+                self._store = None
 
     def order(self, order: ScrubOrder) -> ScrubReport:
         """The operator's word, and how things stand then. Does not wait. Raises ``Refused``,
@@ -240,16 +239,10 @@ class ScrubDriver:
                 self._end(ScrubState.FINISHED)
                 self._save(run.store)
         if scrub.wrong_index is not None:
-            self._open_anew(run.store, scrub)
-
-    def _open_anew(self, store: Store, scrub: Scrub) -> None:
-        """The index was put aside: have the store take the other one."""
-        damage = scrub.wrong_index
-        assert damage is not None
-        try:
-            self._ports.command(lambda _store: store.reopen(str(damage)))
-        except Unavailable as stopped:
-            _log.error("%s", stopped)
+            try:
+                scrub.reopen_store()
+            except Unavailable as stopped:
+                _log.error("%s", stopped)
 
     def _progressed(self, run: _Run) -> None:
         """A piece is done."""

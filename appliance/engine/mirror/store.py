@@ -289,12 +289,6 @@ class Store:
         """A scrub, or the rest of one, to be run on a thread of its own. Any thread."""
         return Scrub(self._state, means, self._assembly, self._upkeep.sweep_directory)
 
-    def reopen(self, reason: str) -> None:
-        """Another index was put in place: stop, so that the next start takes it. Raises
-        ``Stopped``."""
-        self._state.check_running()
-        raise self._state.stop(reason)
-
     # -- upkeep --------------------------------------------------------------------------------
 
     def step(self) -> None:
