@@ -28,11 +28,12 @@ DRIVES: Final = ("drive-a", "drive-b")
 
 
 def lay_out(directory: Path) -> dict[str, Any]:
-    """Make a mirror below ``directory``; returns its assembly message."""
+    """Make a mirror below ``directory``, where drives may be mounted already; returns its assembly
+    message."""
     drives = []
     for name in DRIVES:
         path = directory / name
-        path.mkdir()
+        path.mkdir(exist_ok=True)
         drives.append(DrivePath(name, path, f"serial-{name}"))
     make_mirror(
         MIRROR_ID,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import itertools
 import json
 import random
 import shutil
@@ -20,6 +21,7 @@ from appliance.core.keywrap import MasterKey, RecoveryPrivate
 from appliance.daemon.local_keys import LocalKeys, bucket_maker
 from appliance.daemon.offline import Telling
 from appliance.engine.interface import Engine
+from appliance.engine.mirror.format import BATCH_MAGIC, BLOCK_BYTES
 from appliance.objects.limits import ObjectLimits
 from appliance.objects.model import Attributes, Caller, CompletedPart
 from appliance.objects.store import ObjectStore
@@ -66,9 +68,9 @@ class House:
 
 
 def build(home: Path, seed: int) -> House:
-    """Make it and stop the store in good order."""
+    """Make it and stop the store in good order. Drives may be mounted below ``home`` already."""
     house = House(home)
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     asyncio.run(_fill(house, random.Random(seed)))
     return house
 
@@ -142,6 +144,17 @@ def digest(drive: Path) -> str:
         if path.is_file():
             found.update(path.read_bytes())
     return found.hexdigest()
+
+
+def batch_at(drive: Path, number: int) -> int:
+    """Where the so many-th batch begins in the drive's first log segment."""
+    data = (drive / "log" / "00000001").read_bytes()
+    starts = (
+        offset
+        for offset in range(BLOCK_BYTES, len(data), BLOCK_BYTES)
+        if data.startswith(BATCH_MAGIC, offset)
+    )
+    return next(itertools.islice(starts, number - 1, None))
 
 
 def quiet(call: Callable[[Telling], T]) -> tuple[T, list[dict[str, Any]]]:
