@@ -127,7 +127,6 @@ class Control:
         listeners = open_listeners(
             config.listen.https,
             plain,
-            gateways=config.gateways,
             backlog=config.listen.backlog,
             kept=kept,
         )
@@ -204,7 +203,7 @@ class Control:
     def _give_sockets(self) -> None:
         for number in range(self._config.gateways):
             path = self._config.sockets_of(number)
-            offer = partial(_offer, self._listeners, number, self._rights)
+            offer = partial(_offer, self._listeners, self._rights)
             giver = SocketGiver(path, offer)
             self._stack.callback(giver.close)
             _share(path, self._owners)
@@ -294,13 +293,11 @@ class Control:
             await asyncio.sleep(STATUS_EVERY_S)
 
 
-def _offer(
-    listeners: Listeners, number: int, rights: Rights, who: Credentials
-) -> Mapping[str, socket.socket]:
+def _offer(listeners: Listeners, rights: Rights, who: Credentials) -> Mapping[str, socket.socket]:
     if not rights.has(who.user_id, Right.GATEWAY):
         _log.warning("user id %d asked for listening sockets and got none", who.user_id)
         return {}
-    return listeners.of_gateway(number)
+    return listeners.by_name()
 
 
 def _share(path: Path, owners: Owners | None) -> None:

@@ -33,7 +33,7 @@ from appliance.runtime.ipc import Peer
 from appliance.runtime.link import Link
 from appliance.s3.access import AccessRecord
 from appliance.s3.gateway import Gateway
-from appliance.s3.limits import FrontLimits
+from appliance.s3.limits import ACCEPT_STEP_S, FrontLimits
 from appliance.s3.operation import Settings
 from appliance.s3.router import Router
 from appliance.s3.server import Listener, S3Server
@@ -202,6 +202,7 @@ def front_limits_of(config: Config) -> FrontLimits:
         idle_s=section.idle_s,
         body_wait_s=section.body_wait_s,
         backlog=config.listen.backlog,
+        accept_step_s=ACCEPT_STEP_S if config.gateways > 1 else 0.0,
     )
 
 

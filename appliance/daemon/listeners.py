@@ -1,11 +1,11 @@
 """The sockets clients connect to, opened by control for every gateway.
 
-Owns binding. Every gateway has its own socket per address (SO_REUSEPORT): the kernel then spreads
-connections evenly, where on one shared socket the first to wake takes them all. Control keeps its
-descriptors open: while a gateway restarts its connections queue, and it gets the same sockets
-again. The service manager keeps them too, so that the same is true while control restarts.
-Refuses an address in use, also by another appliance that would share it. Invariant: all sockets of
-one address have the same port, and a restart of any role changes none.
+Owns binding. All gateways share one socket per address and agree among themselves who accepts (see
+``s3.acceptor``): nobody's connections wait for a gateway that is busy, hung or restarting. With a
+socket each (SO_REUSEPORT) the kernel would choose, by a hash, which often gives few connections to
+one. Control keeps its descriptors open, so that connections queue while all gateways restart. The
+service manager keeps them too, so that the same is true while control restarts.
+Refuses an address in use. Invariant: a restart of any role changes no socket.
 """
 
 from __future__ import annotations
@@ -35,27 +35,28 @@ class Wanted:
     host: str
     port: int
 
-    def name(self, gateway: int) -> str:
-        """How a gateway's socket is kept over restarts: no colon, see ``system.descriptors``."""
+    @property
+    def name(self) -> str:
+        """How its socket is kept over restarts: no colon, see ``system.descriptors``."""
         host = self.host.replace(":", ";")
-        return f"{self.scheme} {self.network} {host} {self.port} {gateway}"
+        return f"{self.scheme} {self.network} {host} {self.port}"
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """One address with a socket per gateway."""
+    """One address and its socket."""
 
     wanted: Wanted
-    sockets: tuple[socket.socket, ...]
+    socket: socket.socket
 
     @property
     def port(self) -> int:
         """The port in fact."""
-        return int(self.sockets[0].getsockname()[1])
+        return int(self.socket.getsockname()[1])
 
     @property
     def name(self) -> str:
-        """How a socket is called when handed over: ``https internet [::]:443``."""
+        """How the socket is called when handed over: ``https internet [::]:443``."""
         wanted = self.wanted
         return f"{wanted.scheme} {wanted.network} {wanted.host}:{self.port}"
 
@@ -69,9 +70,9 @@ class Listeners:
     fresh: Mapping[str, socket.socket] = field(default_factory=dict)
     superfluous: Mapping[str, socket.socket] = field(default_factory=dict)
 
-    def of_gateway(self, number: int) -> Mapping[str, socket.socket]:
-        """The sockets of one gateway by name."""
-        return {each.name: each.sockets[number] for each in self.bound}
+    def by_name(self) -> Mapping[str, socket.socket]:
+        """What every gateway is handed."""
+        return {each.name: each.socket for each in self.bound}
 
     def endpoint(self, scheme: str) -> str | None:
         """The first address of a scheme as a URL a client on this machine can use."""
@@ -85,8 +86,7 @@ class Listeners:
     def close(self) -> None:
         """Idempotent."""
         for each in self.bound:
-            for listener in each.sockets:
-                listener.close()
+            each.socket.close()
         for listener in self.superfluous.values():
             listener.close()
 
@@ -101,14 +101,13 @@ def open_listeners(
     https: Sequence[str],
     http: Sequence[str],
     *,
-    gateways: int,
     backlog: int,
     kept: Mapping[str, socket.socket] | None = None,
 ) -> Listeners:
-    """Every address for every gateway; those ``kept`` from an earlier life are used again. Raises
+    """A socket for every address; those ``kept`` from an earlier life are used again. Raises
     ``Unreachable`` for a port in use or an address the machine does not have, ``Refused`` for a
     port that takes a privilege."""
-    opener = _Opener(gateways, backlog, dict(kept or {}))
+    opener = _Opener(backlog, dict(kept or {}))
     try:
         for scheme, addresses in ((HTTPS, https), (HTTP, http)):
             for address in addresses:
@@ -124,8 +123,7 @@ def open_listeners(
 
 
 class _Opener:
-    def __init__(self, gateways: int, backlog: int, kept: dict[str, socket.socket]) -> None:
-        self._gateways = gateways
+    def __init__(self, backlog: int, kept: dict[str, socket.socket]) -> None:
         self._backlog = backlog
         self._kept = kept
         self._bound: list[Bound] = []
@@ -156,51 +154,39 @@ class _Opener:
 
     def open(self, wanted: Wanted, port: int | None = None) -> Bound:
         """``port`` overrides the wanted one."""
-        names = [wanted.name(number) for number in range(self._gateways)]
-        again = [self._kept.pop(name) for name in names if name in self._kept]
-        if len(again) == len(names):
-            bound = Bound(wanted, tuple(again))
+        again = self._kept.pop(wanted.name, None)
+        if again is not None:
+            bound = Bound(wanted, again)
         else:
-            for listener in again:  # the number of gateways changed: begin anew
-                listener.close()
-            bound = _bind(
-                wanted, port if port is not None else wanted.port, len(names), self._backlog
-            )
-            self._fresh |= dict(zip(names, bound.sockets, strict=True))
+            bound = _bind(wanted, port if port is not None else wanted.port, self._backlog)
+            self._fresh[wanted.name] = bound.socket
         self._bound.append(bound)
         return bound
 
     def _take_back(self, bound: Bound) -> None:
         self._bound.remove(bound)
-        for number, listener in enumerate(bound.sockets):
-            self._fresh.pop(bound.wanted.name(number), None)
-            listener.close()
+        self._fresh.pop(bound.wanted.name, None)
+        bound.socket.close()
 
 
-def _bind(wanted: Wanted, port: int, gateways: int, backlog: int) -> Bound:
-    opened: list[socket.socket] = []
+def _bind(wanted: Wanted, port: int, backlog: int) -> Bound:
     try:
-        # Without SO_REUSEPORT first: it would silently share the port with another appliance.
-        with _socket(wanted.host, port, shared=False) as probe:
-            port = probe.getsockname()[1]
-        for _ in range(gateways):
-            opened.append(_socket(wanted.host, port, shared=True))
-        for listener in opened:
-            listener.listen(backlog)
+        opened = _socket(wanted.host, port)
+        try:
+            opened.listen(backlog)
+        except OSError:
+            opened.close()
+            raise
     except OSError as error:
-        for listener in opened:
-            listener.close()
         raise _explained(wanted.host, port, error) from error
-    return Bound(wanted, tuple(opened))
+    return Bound(wanted, opened)
 
 
-def _socket(host: str, port: int, *, shared: bool) -> socket.socket:
+def _socket(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         made.bind((host.strip("[]"), port))

@@ -7,9 +7,11 @@ may cost is the sum of these and nothing else.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 KIBIBYTE = 1024
 MEBIBYTE = 1024 * KIBIBYTE
+ACCEPT_STEP_S: Final = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,9 @@ class FrontLimits:
 
     Connections: ``connections`` in all and ``connections_per_client`` from one address (a customer
     behind NAT is one address; 0 turns it off); beyond them a connection gets 503 ``SlowDown``.
+
+    Accepting: a process waits ``accept_step_s`` for each connection it has, ``accept_delay_max_s``
+    at most, before it takes a further one that another process might take (0: it is alone).
 
     Time: ``idle_s`` is how long a connection may wait for its next complete request header;
     ``body_wait_s`` how long one read of a body waits for a byte; a body that lasts longer than
@@ -36,6 +41,8 @@ class FrontLimits:
 
     connections: int = 4096
     connections_per_client: int = 1024
+    accept_step_s: float = ACCEPT_STEP_S
+    accept_delay_max_s: float = 0.003
     idle_s: float = 60.0
     body_wait_s: float = 30.0
     body_grace_s: float = 60.0

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import socket
+import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from aiohttp import web
 
 from appliance.core.errors import S3Error
 from appliance.core.ports import Clock, Entropy
+from appliance.s3.acceptor import Acceptor
 from appliance.s3.connection import CLOSED, KEPT, Connection, Finished
 from appliance.s3.errors import rendered, status_of
 from appliance.s3.exchange import Answers, HttpExchange
@@ -31,6 +34,7 @@ from appliance.s3.xml import CONTENT_TYPE
 _MIX: Final = 0x9E3779B97F4A7C15
 _MASK: Final = (1 << 64) - 1
 _CANCEL_S: Final = 0.5
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,8 @@ class S3Server:
         self._next_id = int.from_bytes(entropy.token(8), "big")
         self._connections: set[Connection] = set()
         self._per_client: Counter[str] = Counter()
-        self._servers: list[asyncio.Server] = []
+        self._acceptors: list[Acceptor] = []
+        self._welcomes: set[asyncio.Task[None]] = set()
         self._manager: web.Server | None = None
         self._gone = asyncio.Event()
         self._stopping = False
@@ -86,11 +91,12 @@ class S3Server:
         if self._manager is None:
             self._manager = web.Server(self._serve, handler_cancellation=True)
         for listener in listeners:
-            self._servers.append(await self._listen(listener, self._manager))
+            self._acceptors.append(self._listen(listener, self._manager))
 
-    async def _listen(self, listener: Listener, manager: web.Server) -> asyncio.Server:
+    def _listen(self, listener: Listener, manager: web.Server) -> Acceptor:
         limits = self._limits
         loop = asyncio.get_running_loop()
+        context = None if listener.tls is None else listener.tls.context
 
         def connection() -> Connection:
             return Connection(
@@ -108,18 +114,43 @@ class S3Server:
                 access_log=None,
             )
 
-        if listener.tls is None:
-            return await loop.create_server(
-                connection, sock=listener.socket, backlog=limits.backlog
-            )
-        return await loop.create_server(
-            connection,
-            sock=listener.socket,
-            backlog=limits.backlog,
-            ssl=listener.tls.context,
-            ssl_handshake_timeout=limits.handshake_s,
-            ssl_shutdown_timeout=limits.shutdown_s,
+        def take(accepted: socket.socket) -> None:
+            welcome = self._welcome(accepted, connection, context)
+            task = loop.create_task(welcome, name="welcome")
+            self._welcomes.add(task)
+            task.add_done_callback(self._welcomes.discard)
+
+        listener.socket.listen(limits.backlog)
+        return Acceptor(
+            listener.socket,
+            take,
+            lambda: len(self._connections) + len(self._welcomes),
+            step_s=limits.accept_step_s,
+            delay_max_s=limits.accept_delay_max_s,
         )
+
+    async def _welcome(
+        self,
+        accepted: socket.socket,
+        connection: Callable[[], Connection],
+        context: ssl.SSLContext | None,
+    ) -> None:
+        """An accepted socket becomes a connection, after the handshake where there is TLS."""
+        loop = asyncio.get_running_loop()
+        try:
+            if context is None:
+                await loop.connect_accepted_socket(connection, accepted)
+                return
+            await loop.connect_accepted_socket(
+                connection,
+                accepted,
+                ssl=context,
+                ssl_handshake_timeout=self._limits.handshake_s,
+                ssl_shutdown_timeout=self._limits.shutdown_s,
+            )
+        except OSError as error:
+            # The client's doing: no TLS, none of ours, gone, or too slow.
+            _log.debug("a connection ended in its handshake: %s", error)
 
     async def stop(self, grace_s: float) -> None:
         """Accept no more, answer what is in flight, then close; cut what is left after ``grace_s``.
@@ -127,9 +158,9 @@ class S3Server:
         Idempotent.
         """
         self._stopping = True
-        servers, self._servers = self._servers, []
-        for server in servers:
-            server.close()
+        acceptors, self._acceptors = self._acceptors, []
+        for acceptor in acceptors:
+            acceptor.close()
         for connection in list(self._connections):
             connection.finish(fresh_too=False)
         loop = asyncio.get_running_loop()
@@ -145,6 +176,8 @@ class S3Server:
                 await self._manager.shutdown(_CANCEL_S)
         finally:
             timer.cancel()
+            for welcome in self._welcomes:
+                welcome.cancel()
 
     def _finish_fresh(self) -> None:
         for connection in list(self._connections):

@@ -1,4 +1,4 @@
-"""Ports are bound once per gateway, refused when busy, and named for the gateways."""
+"""Ports are bound once, refused when busy, and named for the gateways."""
 
 from __future__ import annotations
 
@@ -10,18 +10,14 @@ from appliance.core.errors import Unreachable
 from appliance.daemon.listeners import network_of, open_listeners
 
 
-def test_every_gateway_has_its_own_socket_on_the_same_port() -> None:
-    listeners = open_listeners(["127.0.0.1:0"], ["localhost:0"], gateways=3, backlog=16)
+def test_every_address_has_a_socket_under_its_name() -> None:
+    listeners = open_listeners(["127.0.0.1:0"], ["localhost:0"], backlog=16)
     try:
-        per_gateway = [listeners.of_gateway(number) for number in range(3)]
-        names = list(per_gateway[0])
-        assert all(list(each) == names for each in per_gateway)
+        sockets = listeners.by_name()
+        names = list(sockets)
         assert network_of(names[0]) == ("https", "internet")
         assert network_of(names[1]) == ("http", "internet")
-        ports = {each[names[0]].getsockname()[1] for each in per_gateway}
-        assert len(ports) == 1
-        assert len({each[names[0]].fileno() for each in per_gateway}) == 3
-        [port] = ports
+        port = sockets[names[0]].getsockname()[1]
         assert listeners.endpoint("https") == f"https://localhost:{port}"
         plain = listeners.endpoint("http")
         assert plain is not None
@@ -44,35 +40,26 @@ def test_a_busy_port_is_refused_even_if_it_would_be_shared() -> None:
         address = f"127.0.0.1:{busy.getsockname()[1]}"
         for https, http in (([address], []), (["127.0.0.1:0"], [address])):
             with pytest.raises(Unreachable, match="another program uses that port"):
-                open_listeners(https, http, gateways=2, backlog=16)
+                open_listeners(https, http, backlog=16)
 
 
 def test_an_address_of_another_machine_is_named() -> None:
     with pytest.raises(Unreachable, match=r"192\.0\.2\.1:0: this machine has no such address"):
-        open_listeners(["192.0.2.1:0"], [], gateways=1, backlog=16)
+        open_listeners(["192.0.2.1:0"], [], backlog=16)
 
 
 def test_kept_sockets_are_used_again_and_superfluous_ones_told() -> None:
-    first = open_listeners(["127.0.0.1:0"], ["localhost:0"], gateways=2, backlog=16)
+    first = open_listeners(["127.0.0.1:0"], ["localhost:0"], backlog=16)
     kept = dict(first.fresh)
-    assert len(kept) == 2 * len(first.bound)
-    second = open_listeners(["127.0.0.1:0"], ["localhost:0"], gateways=2, backlog=16, kept=kept)
+    assert len(kept) == len(first.bound)
+    second = open_listeners(["127.0.0.1:0"], ["localhost:0"], backlog=16, kept=kept)
     assert not second.fresh
     assert not second.superfluous
     assert second.endpoint("https") == first.endpoint("https")
     assert second.endpoint("http") == first.endpoint("http")
-    third = open_listeners(["127.0.0.1:0"], [], gateways=2, backlog=16, kept=kept)
+    third = open_listeners(["127.0.0.1:0"], [], backlog=16, kept=kept)
     assert not third.fresh
-    assert len(third.superfluous) == len(kept) - 2
-    more = open_listeners(["127.0.0.1:0"], [], gateways=3, backlog=16)
+    assert len(third.superfluous) == len(kept) - 1
+    more = open_listeners(["127.0.0.1:0"], [], backlog=16)
     for listeners in (third, first, more):
         listeners.close()
-
-
-def test_another_number_of_gateways_binds_anew() -> None:
-    first = open_listeners(["127.0.0.1:0"], [], gateways=2, backlog=16)
-    kept = dict(first.fresh)
-    again = open_listeners(["127.0.0.1:0"], [], gateways=3, backlog=16, kept=kept)
-    assert len(again.fresh) == 3
-    assert all(listener.fileno() < 0 for listener in kept.values())
-    again.close()
