@@ -168,6 +168,31 @@ class StoreSection:
         " alone must run without one to take writes again.",
         **between(10, 86400),
     )
+    resync_limit_mib_s: float = setting(
+        0.0,
+        "Most MiB per second that are copied when a drive is brought into a mirror; 0: no limit.",
+        **between(0, 100_000),
+    )
+    resync_busy_percent: int = setting(
+        25,
+        "Share of its time that bringing a drive in may take while clients are active, in percent.",
+        **between(1, 100),
+    )
+    resync_threads: int = setting(
+        4,
+        "Objects that are copied at a time when a drive is brought in and no client is active.",
+        **between(1, 64),
+    )
+    spare_after_failed_s: float = setting(
+        0.0,
+        "How long a drive of a mirror counts as failed before a spare takes its place.",
+        **between(0, 30 * 86_400),
+    )
+    spare_after_absent_s: float = setting(
+        600.0,
+        "How long a drive of a mirror is missing before a spare takes its place.",
+        **between(0, 30 * 86_400),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from appliance.daemon.roles import store_role
 from appliance.engine.interface import Health, MirrorState
 from appliance.engine.mirror.service import StoreService
 from appliance.engine.mirror.state import StoreSettings
+from appliance.engine.mirror.throttle import Pace
 from appliance.runtime.clock import SystemClock, SystemEntropy
 from appliance.runtime.complaints import Complaints
 from appliance.runtime.ipc import Peer, serve
@@ -50,6 +51,8 @@ class StoreRole:
         settings = StoreSettings(
             missing_members_wait_s=section.missing_drive_wait_s,
             deadline_s=section.drive_deadline_s,
+            resync_pace=Pace(section.resync_limit_mib_s, section.resync_busy_percent),
+            resync_threads=section.resync_threads,
             crash_limit=section.crash_limit,
             crash_window_s=section.crash_window_s,
         )

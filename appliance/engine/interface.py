@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple, NewType, Protocol, TypeAlias
 
 from appliance.core.ports import Buffer
@@ -172,7 +172,8 @@ class MirrorState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class MemberHealth:
-    """One drive of the mirror as the engine sees it."""
+    """One drive of the mirror as the engine sees it. ``failed``: it left because a call on it
+    failed, and was not brought back since."""
 
     drive_id: str
     in_sync: bool
@@ -180,11 +181,14 @@ class MemberHealth:
     reason: str = ""
     read_errors: int = 0
     repaired: int = 0
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The engine's state. ``resync_done`` and ``resync_total`` are bytes, 0 when none runs."""
+    """The engine's state. ``resync_done`` and ``resync_total`` are bytes, 0 when none runs;
+    ``resync_drive`` is the one that is brought in; ``unreadable`` counts by partition the records
+    that no drive could give when one was last brought in."""
 
     state: MirrorState
     reason: str = ""
@@ -195,6 +199,9 @@ class Health:
     free_bytes: int = 0
     resync_done: int = 0
     resync_total: int = 0
+    resync_drive: str = ""
+    resync_paused: bool = False
+    unreadable: Mapping[str, int] = field(default_factory=dict)
 
 
 class Engine(Protocol):

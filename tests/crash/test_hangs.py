@@ -22,6 +22,7 @@ from appliance.engine.mirror.resync import Resync
 from appliance.engine.mirror.resync_driver import ResyncDriver
 from appliance.engine.mirror.state import Stopped
 from appliance.engine.mirror.store import Store
+from appliance.engine.mirror.throttle import Activity
 from appliance.runtime.clock import SystemClock
 from appliance.runtime.lanes import ThreadLanes
 from tests.crash.acts import blob_of, bring_back, commit, put
@@ -151,7 +152,7 @@ def test_a_transfer_that_hangs_is_left_behind_when_its_drive_is_taken_away(
             ended.set()  # the first transfer was abandoned
         return result
 
-    driver = ResyncDriver(SystemClock(), command)
+    driver = ResyncDriver(SystemClock(), command, Activity(SystemClock()), SETTINGS)
     driver.use(store)
     hang.on("write", "log/")
     driver.step()

@@ -20,14 +20,14 @@ from appliance.engine.mirror.resync import Resync
 from appliance.engine.mirror.segment import segment_path
 from appliance.engine.mirror.store import Store
 from tests.crash.acts import blob_of, commit, put, put_staged
-from tests.crash.history import History, Oracle
+from tests.crash.history import PARTITION, History, Oracle
 from tests.crash.machine import Machine, PowerCut
 from tests.crash.simulated import Operation
 
 OLD, NEW = "drive-b", "drive-c"
 REPLACES = {NEW: OLD}
 SHORT_STATES = 80
-LONG_STATES = 1_500
+LONG_STATES = 400
 
 
 def _add_new(machine: Machine, store: Store) -> None:
@@ -197,6 +197,8 @@ def test_what_the_only_source_lost_is_listed_and_blocks_nothing(
     (spot,) = resync.progress.spots
     assert (spot.blob_id == large.blob_id) == (kind == "blob")
     assert (spot.segment == small.location.segment) == (kind == "log")
+    assert store.health().unreadable == {PARTITION: 1}
+    assert any(f"1 of {PARTITION}" in alert for alert in machine.alerts)
     with machine.reader(NEW) as reader:
         assert reader.read_blob(blob_of(machine, b"filler"), 0, 20_000) == b"z" * 20_000
 

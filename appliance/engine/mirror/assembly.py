@@ -7,7 +7,7 @@ Owns the form of the ``assembly`` message and turns it into open volumes. Refuse
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,14 @@ class AssembledDrive:
 
 @dataclass(frozen=True, slots=True)
 class AssemblyMessage:
-    """Where everything of one mirror is, as control says."""
+    """Where everything of one mirror is, as control says. ``replaces``: new drives, and the one
+    that each takes the place of."""
 
     mirror: str
     drives: Mapping[str, AssembledDrive]
     index_directory: str
     witness_file: str
+    replaces: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def decode(cls, message: Any) -> AssemblyMessage:
@@ -57,6 +59,7 @@ class AssemblyMessage:
                 {drive.drive: drive for drive in drives},
                 str(message["index_directory"]),
                 str(message["witness_file"]),
+                {str(new): str(old) for new, old in message.get("replaces", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InvalidInput(f"cannot read an assembly: {error!r}") from error
@@ -86,6 +89,7 @@ class AssemblyMessage:
             self.index_directory,
             self._witness_directory(),
             Path(self.witness_file).name,
+            self.replaces,
         )
         return assembly, troubles
 

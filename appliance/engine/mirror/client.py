@@ -42,6 +42,7 @@ from appliance.engine.mirror.staging import (
     StagedBlob,
     StagingContext,
 )
+from appliance.engine.mirror.throttle import ACTIVE_FOR_S
 from appliance.engine.mirror.turnstile import Turnstile
 from appliance.engine.rules import REQUEST_ID_BYTES, blob_span, check_batch
 
@@ -49,6 +50,9 @@ READ_STEP_BYTES: Final = 1024 * 1024
 SCAN_HERE_MAX: Final = 1024
 """The longest scan on the event loop: some milliseconds."""
 TIDY_EVERY_S: Final = 5.0
+
+ACTIVE_EVERY_S: Final = ACTIVE_FOR_S / 2
+"""How often the store is told that clients read, while they do."""
 
 _log = logging.getLogger(__name__)
 
@@ -94,6 +98,8 @@ class MirrorEngine:
         self._views: asyncio.Queue[MembersView] = asyncio.Queue()
         self._staging: StagingContext | None = None
         self._graveyard: deque[Any] = deque()
+        self._clock = clock
+        self._told_active_s = float("-inf")
         self._closed = False
 
     async def start(self) -> None:
@@ -185,6 +191,11 @@ class MirrorEngine:
         """See ``Engine``."""
         return await self._port.health()
 
+    async def order(self, what: str, message: object) -> None:
+        """An operator's word for the store's work beside its commits. Raises ``InvalidInput``,
+        ``Refused``, ``Unavailable``."""
+        await self._port.order(what, message)
+
     async def close(self) -> None:
         """See ``Engine``."""
         if self._closed:
@@ -214,6 +225,11 @@ class MirrorEngine:
     def _need(self) -> MembersView:
         if self._view is None:
             raise Unavailable("the store does not serve yet")
+        now_s = self._clock.monotonic_s()
+        if now_s - self._told_active_s > ACTIVE_EVERY_S:
+            # Reads pass the store by, and its work in the background is to rest for them.
+            self._told_active_s = now_s
+            self._port.active()
         return self._view
 
     async def _follow(self) -> None:

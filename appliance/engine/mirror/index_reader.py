@@ -232,6 +232,21 @@ class Reads:
             rows: list[Any] = self._cursor.execute(query, (start, end, limit)).fetchall()
             return rows
 
+    def living_in(self, segment: int, start: int, end: int) -> dict[str, int]:
+        """How many living records touch [start, end) of a log segment, by partition. Reads the
+        whole index."""
+        found: dict[str, int] = {}
+        with translated("looking for a segment's records"):
+            query = (
+                "SELECT CAST(p.name AS TEXT), r.place FROM records r JOIN partitions p"
+                " ON p.id = r.partition WHERE substr(r.place, 1, 4) = ?"
+            )
+            for name, place in self._cursor.execute(query, (segment.to_bytes(4, "little"),)):
+                location = Location(*_PLACE.unpack(place)[:5])
+                if location.offset < end and location.offset + location.length > start:
+                    found[name] = found.get(name, 0) + 1
+        return found
+
     def is_released(self, blob_id: bytes) -> bool:
         """Whether a blob has no owner any more and only awaits its unlinking."""
         with translated("looking for a released blob"):

@@ -44,6 +44,15 @@ class StorePort(Protocol):
         """Tell the store of a bad copy. Never waits, never raises. On the loop."""
         ...
 
+    def active(self) -> None:
+        """Tell the store that clients read. Never waits, never raises. On the loop."""
+        ...
+
+    async def order(self, what: str, message: object) -> None:
+        """An operator's word for work beside the commits. Raises ``InvalidInput``, ``Refused``,
+        ``Unavailable``."""
+        ...
+
     async def start(self, on_members: OnMembers) -> None:
         """Begin to follow the members; ``on_members`` is called now if they are known, and on each
         change."""
@@ -82,6 +91,14 @@ class LocalPort:
         """See ``StorePort``."""
         self._complaints.say(drive, f"drive {drive}: bad copy: {reason}")
         self._service.suspect(drive, place)
+
+    def active(self) -> None:
+        """See ``StorePort``."""
+        self._service.active()
+
+    async def order(self, what: str, message: object) -> None:
+        """See ``StorePort``."""
+        self._service.order(what, message)
 
     async def start(self, on_members: OnMembers) -> None:
         """See ``StorePort``."""
@@ -130,6 +147,18 @@ class PeerPort:
         self._complaints.say(drive, f"drive {drive}: bad copy: {reason}")
         if self._peer is not None:
             self._peer.notify("suspect", [drive, place, reason])
+
+    def active(self) -> None:
+        """See ``StorePort``."""
+        if self._peer is not None:
+            self._peer.notify("active")
+
+    async def order(self, what: str, message: object) -> None:
+        """See ``StorePort``."""
+        peer = self._peer
+        if peer is None:
+            raise Unavailable("the store cannot be reached")
+        await peer.call(what, message, timeout_s=CALL_TIMEOUT_S)
 
     async def close(self) -> None:
         """Idempotent."""

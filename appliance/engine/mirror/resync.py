@@ -33,7 +33,7 @@ from appliance.engine.mirror.log_transfer import Goal, LogTransfer
 from appliance.engine.mirror.member import Member
 from appliance.engine.mirror.planner import Tail
 from appliance.engine.mirror.state import MirrorState
-from appliance.engine.mirror.transfer import ResyncProgress, Transfer
+from appliance.engine.mirror.transfer import ResyncProgress, Transfer, count_lost
 from appliance.engine.mirror.trust import Trust, judge, leave_of
 from appliance.engine.mirror.votes import VoteFailed
 
@@ -124,6 +124,12 @@ class Resync:
         self._transfer.hurry(hurried=self._rounds >= PACED_ROUNDS)
         self._rounds += 1
         self._copy()
+        if self.progress.spots:
+            index = IndexReader(self._state.index.path)
+            try:
+                self.progress.lost = count_lost(index, self.progress.spots)
+            finally:
+                index.close()
 
     def _copy(self) -> None:
         goal = self._goal

@@ -1,7 +1,7 @@
 """The store as other roles meet it: asynchronous, over IPC or in the same process.
 
-Owns the committer thread, the chores beside it (checkpoints, state transfers), and what is known of
-the assembly. Refuses with ``Unavailable`` while the mirror is not open; clients try again.
+Owns the committer thread, the chores beside it, and what is known of the assembly. Refuses with
+``Unavailable`` while the mirror is not open; clients try again.
 Invariant: a commit handed over is answered by the committer or fails as ``Unavailable``, whatever
 becomes of its caller.
 
@@ -11,9 +11,9 @@ All methods belong to one event loop.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from appliance.core.ports import Clock, Entropy
 from appliance.engine.interface import Health, MemberHealth, MirrorState
 from appliance.engine.mirror.assembled import NotYet, Orders
 from appliance.engine.mirror.assembly import AssemblyMessage, open_drive
+from appliance.engine.mirror.chores import Chores
 from appliance.engine.mirror.committer_thread import Command, Commit, CommitterThread
 from appliance.engine.mirror.messages import (
     CommitOrder,
@@ -31,13 +32,11 @@ from appliance.engine.mirror.messages import (
     encode_health,
 )
 from appliance.engine.mirror.opener import StoreOpener, discard, retire
-from appliance.engine.mirror.resync_driver import ResyncDriver
 from appliance.engine.mirror.state import Callbacks, StoreSettings
 from appliance.engine.mirror.store import Store
 from appliance.engine.mirror.suspects import Suspects
 from appliance.runtime.ipc import Handler, Peer
 
-CHORES_EVERY_S: Final = 0.5
 END_TIMEOUT_S: Final = 20.0
 ALERTS_KEPT: Final = 100
 BUG_EXIT_CODE: Final = 70
@@ -74,7 +73,6 @@ class StoreService:
         self._store: Store | None = None
         self._view: MembersView | None = None
         self._closing = False
-        self._ended = threading.Event()
         self.alerts: Final[list[str]] = []
         self._told_unopened: set[str] = set()
         """Alerts since the last open store: every attempt to open meets the same troubles."""
@@ -92,8 +90,7 @@ class StoreService:
         self._suspects = Suspects(self._thread.put)
         callbacks = Callbacks(self._alert, self._tell_members, retire, discard)
         self._opener = StoreOpener(clock, entropy, self._settings, callbacks)
-        self._resync = ResyncDriver(clock, self._command_blocking)
-        self._chores = threading.Thread(target=self._do_chores, name="chores", daemon=True)
+        self._chores = Chores(clock, self._settings, self._thread.put)
 
     def start(self, assembly: object) -> None:
         """Begin with what control says is there: the ``assembly`` message. Does not wait. Raises
@@ -107,7 +104,7 @@ class StoreService:
         if self._closing:
             return
         self._closing = True
-        self._ended.set()
+        self._chores.stop()
         if self._thread.is_started():
             await asyncio.to_thread(self._chores.join, END_TIMEOUT_S)
             await asyncio.to_thread(self._thread.end, END_TIMEOUT_S)
@@ -125,6 +122,7 @@ class StoreService:
             "counters": self._on_counters,
             "assembly_changed": self._on_assembly_changed,
             "override": self._on_override,
+            **self._chores.handlers(),
         }
 
     def peer_opened(self, peer: Peer) -> None:
@@ -142,6 +140,7 @@ class StoreService:
 
     def commit(self, message: object) -> asyncio.Future[int]:
         """The version, or an ``EngineError``. Raises ``InvalidInput``, ``Unavailable``."""
+        self._chores.activity.note()
         order = decode_commit(message)
         answer: asyncio.Future[int] = self._loop.create_future()
         if any(isinstance(one.blob, Staged) for one in order.orders):
@@ -164,7 +163,15 @@ class StoreService:
             drives = self._assembly.drives if self._assembly is not None else {}
             members = [MemberHealth(drive, False, True, "not open") for drive in sorted(drives)]
             return Health(MirrorState.OFFLINE, self._thread.reason, members)
-        return store.health()
+        return dataclasses.replace(store.health(), resync_paused=self._chores.resync.paused)
+
+    def active(self) -> None:
+        """A client in this process serves reads, of which the store would not know."""
+        self._chores.activity.note()
+
+    def order(self, what: str, message: object) -> None:
+        """An operator's word for work beside the commits. Raises ``InvalidInput``."""
+        self._chores.order(what, message)
 
     def counters(self) -> dict[str, int]:
         """For metrics."""
@@ -192,11 +199,12 @@ class StoreService:
             for one in fresh:
                 if one.drive not in store.members and one.drive not in store.outsiders():
                     store.add_outsider(open_drive(one))
-            self._resync.try_again()
+            store.replacing(after.replaces)
+            self._chores.resync.try_again()
 
         self._thread.put(Command(change, _log_failure))
         self._thread.try_open()
-        self._resync.try_again()
+        self._chores.resync.try_again()
 
     def override(
         self,
@@ -294,7 +302,7 @@ class StoreService:
 
     def _store_changed(self, store: Store | None) -> None:
         self._store = store
-        self._resync.use(store)
+        self._chores.use(store)
         if store is None:
             self._waiting_since_s = self._clock.monotonic_s()
             self._post(self._show, None)
@@ -324,23 +332,6 @@ class StoreService:
         except RuntimeError:
             _log.debug("the event loop is gone")  # the process is ending: nobody waits any more
 
-    def _command_blocking(self, work: Callable[[Store], object]) -> object:
-        """Have the committer do ``work`` and wait for it. From a chore's thread."""
-        done = threading.Event()
-        result: list[object] = [None, None]
-
-        def answer(value: object, error: Exception | None) -> None:
-            result[:] = [value, error]
-            done.set()
-
-        self._thread.put(Command(work, answer))
-        while not done.wait(CHORES_EVERY_S):
-            if self._ended.is_set():
-                raise Unavailable("the store is ending")
-        if isinstance(result[1], Exception):
-            raise result[1]
-        return result[0]
-
     # -- on the loop ---------------------------------------------------------------------------
 
     def _show(self, view: MembersView | None) -> None:
@@ -365,20 +356,6 @@ class StoreService:
     def _sweep_soon(self) -> None:
         if not self._closing:
             self._thread.put(Command(lambda store: store.sweep_staging(), _log_failure))
-
-    # -- chores --------------------------------------------------------------------------------
-
-    def _do_chores(self) -> None:
-        """Work beside the committer that may take long."""
-        while not self._ended.wait(CHORES_EVERY_S):
-            store = self._store
-            if store is None:
-                continue
-            try:
-                store.checkpoint_if_due()
-                self._resync.step()
-            except ApplianceError as error:
-                _log.warning("a chore failed and is tried again: %s", error)
 
 
 def _stop_reading(store: Store) -> None:

@@ -19,6 +19,7 @@ from appliance.engine.mirror.index import Index
 from appliance.engine.mirror.member import Calls, Member
 from appliance.engine.mirror.planner import BatchPlanner
 from appliance.engine.mirror.starts import CRASH_LIMIT_DEFAULT, CRASH_WINDOW_S_DEFAULT
+from appliance.engine.mirror.throttle import Pace
 from appliance.engine.mirror.votes import VoteFailed, Votes
 
 INLINE_LIMIT_BYTES_DEFAULT: Final = 256 * 1024
@@ -54,6 +55,9 @@ class StoreSettings:
     """So many crashes on the same data within ``crash_window_s`` and the store starts for reading
     alone; 0: never."""
     crash_window_s: float = CRASH_WINDOW_S_DEFAULT
+    resync_pace: Pace = Pace()  # noqa: RUF009 - immutable
+    resync_threads: int = 4
+    """Blobs and segments that a state transfer copies at a time while no client is active."""
 
 
 def reserve_for(total_bytes: int) -> int:
@@ -172,6 +176,14 @@ class MirrorState:
         for member in leaving.values():
             self.callbacks.retire(member)
         self.callbacks.members_changed()
+
+    def has_failed(self, drive: str) -> bool:
+        """Whether a drive that is not in sync left because a call on it failed."""
+        for epoch in reversed(self.votes.history):
+            for leave in epoch.leaves:
+                if leave.drive_id == drive:
+                    return not leave.clean
+        return False
 
     def outgoing_for(self, drive: str) -> str:
         """The member that leaves when ``drive`` joins: the one it replaces, or one whose successor

@@ -25,12 +25,12 @@ from appliance.core.errors import (
     Unavailable,
 )
 from appliance.core.ports import Volume
-from appliance.engine.interface import Health, MemberHealth
-from appliance.engine.interface import MirrorState as Condition
+from appliance.engine.interface import Health
 from appliance.engine.mirror.adoption import BlobKeeper
 from appliance.engine.mirror.assembled import Assembly, Orders, Ports
 from appliance.engine.mirror.commit import CommitOutcome, Committer
 from appliance.engine.mirror.format import BlobKind, Location, LogRecord
+from appliance.engine.mirror.glance import health_of, lost_words
 from appliance.engine.mirror.member import Member
 from appliance.engine.mirror.messages import CommitOrder, MembersView, MemberView, Staged
 from appliance.engine.mirror.opening import Opened, open_mirror
@@ -42,6 +42,7 @@ from appliance.engine.mirror.scrub import Scrub
 from appliance.engine.mirror.scrub_kit import ScrubMeans
 from appliance.engine.mirror.starts import Starts
 from appliance.engine.mirror.state import Callbacks, MirrorState, Stopped, StoreSettings
+from appliance.engine.mirror.transfer import ResyncProgress
 from appliance.engine.mirror.upkeep import Sweep, Upkeep
 
 
@@ -83,6 +84,8 @@ class Store:
         """Why it was opened for reading alone; empty for one that takes writes, or did."""
         self._proven_at_s = self._state.clock.monotonic_s() + self._state.settings.crash_window_s
         self._resync: Resync | None = None
+        self._progress = ResyncProgress()
+        """Of the last one that ended well."""
         self._flushing = threading.Lock()
 
     @classmethod
@@ -242,7 +245,9 @@ class Store:
         self._room.settle()
         joined = resync.finish()
         if joined:
-            self._resync = None
+            self._resync, self._progress = None, resync.progress
+            if resync.progress.lost:
+                self._state.callbacks.alert(lost_words(resync.drive_id, resync.progress))
         return joined
 
     @property
@@ -350,38 +355,9 @@ class Store:
 
     def health(self) -> Health:
         """At a glance. Any thread; touches no drive, so that one that hangs is reported too."""
-        state = self._state
-        in_sync = [
-            MemberHealth(
-                drive, True, True, read_errors=member.read_errors, repaired=member.repaired
-            )
-            for drive, member in sorted(state.members.items())
-        ]
-        away = [
-            MemberHealth(drive, False, drive in state.outsiders, reason)
-            for drive, reason in sorted(
-                {**dict.fromkeys(state.outsiders, "not in sync"), **state.absent}.items()
-            )
-        ]
-        progress = None if self._resync is None else self._resync.progress
-        if state.stopped:
-            condition = Condition.READ_ONLY
-        elif progress is not None:
-            condition = Condition.RESYNCING
-        else:
-            condition = Condition.IN_SYNC if len(in_sync) > 1 else Condition.DEGRADED
-        space = self._room.space
-        return Health(
-            condition,
-            state.stopped,
-            [*in_sync, *away],
-            state.votes.epoch.number,
-            state.planner.tail.sequence,
-            space.total_bytes,
-            max(space.free_bytes - state.reserve_bytes, 0),
-            progress.done_bytes if progress is not None else 0,
-            progress.total_bytes if progress is not None else 0,
-        )
+        progress = self._progress if self._resync is None else self._resync.progress
+        drive = "" if self._resync is None else self._resync.drive_id
+        return health_of(self._state, self._room.space, drive, progress)
 
     def counts(self) -> dict[str, int]:
         """What happened since the start, for metrics."""

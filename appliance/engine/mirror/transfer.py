@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -83,6 +84,8 @@ class ResyncProgress:
     copied_bytes: int = 0
     unreadable: int = 0
     spots: list[Spot] = field(default_factory=list)
+    lost: dict[str, int] = field(default_factory=dict)
+    """How many records live at these spots, by partition: the contract that owns them."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def add(self, *, done: int = 0, read: int = 0, copied: int = 0) -> None:
@@ -293,6 +296,19 @@ class Transfer:
             if fault.errno != errno.EIO:
                 raise
             return b""
+
+
+def count_lost(index: IndexReader, spots: Sequence[Spot]) -> dict[str, int]:
+    """How many living records lie at these spots, by partition."""
+    found: Counter[str] = Counter()
+    for spot in spots:
+        if spot.blob_id:
+            owner = index.owner(spot.blob_id)
+            if owner is not None:
+                found[owner[0]] += 1
+        else:
+            found.update(index.living_in(spot.segment, spot.offset, spot.offset + spot.length))
+    return dict(found)
 
 
 def _is_passed_over(fault: DriveFault, source: Member) -> bool:

@@ -1,0 +1,170 @@
+"""The driver of state transfers: paused, resumed, held back for clients, and left by a source."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from appliance.core.errors import DriveFault
+from appliance.engine.mirror.resync_driver import ResyncDriver
+from appliance.engine.mirror.store import Store
+from appliance.engine.mirror.throttle import Activity, Pace
+from tests.crash.acts import commit, put, put_staged
+from tests.crash.machine import SETTINGS, Machine
+from tests.crash.simulated import Operation
+
+JOIN_S = 30.0
+
+
+class _Clock:
+    """Time that passes only while somebody sleeps, and says so."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.sleeps = 0
+        self.on_sleep: Callable[[int], None] = lambda _count: None
+
+    def now_ns(self) -> int:
+        return int(self.now_s * 1e9)
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def sleep_s(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.sleeps += 1
+        self.on_sleep(self.sleeps)
+
+
+class _Rig:
+    """A mirror with one drive away, and a driver to bring it back."""
+
+    def __init__(self, machine: Machine, pace: Pace) -> None:
+        self.machine = machine
+        self.store = machine.open()
+        for number in range(12):
+            put_staged(machine, b"blob %d" % number, number + 1, machine.rng.randbytes(90_000))
+        self.store.lose("drive-b", "pulled")
+        machine.disks["drive-b"].restore_image({"": None})
+        self.store.add_outsider(machine.disks["drive-b"].mount())
+        self.clock = _Clock()
+        self.activity = Activity(self.clock)
+        self._turn = threading.Lock()
+        settings = replace(SETTINGS, resync_pace=pace, resync_threads=1)
+        self.driver = ResyncDriver(self.clock, self.command, self.activity, settings)
+        self.driver.use(self.store)
+
+    def command(self, work: Callable[[Store], object]) -> object:
+        with self._turn:
+            return work(self.store)
+
+    def run(self) -> None:
+        """One transfer from beginning to end."""
+        self.driver.step()
+        running = self.driver._running
+        assert running is not None
+        running.join(JOIN_S)
+        assert not running.is_alive()
+
+    @property
+    def in_sync(self) -> bool:
+        return len(self.store.members) == 2
+
+
+@pytest.fixture
+def rig(machine: Machine) -> Iterator[_Rig]:
+    yield _Rig(machine, Pace())
+
+
+def test_nothing_begins_while_it_is_paused(rig: _Rig) -> None:
+    rig.driver.pause(paused=True)
+    rig.driver.step()
+    assert rig.driver._running is None
+    assert rig.driver.paused
+    rig.driver.pause(paused=False)
+    rig.run()
+    assert rig.in_sync
+
+
+def test_a_pause_in_its_middle_holds_it_until_it_is_resumed(rig: _Rig) -> None:
+    writes = 0
+
+    def hook(operation: Operation) -> None:
+        nonlocal writes
+        writes += operation.kind == "write"
+        if writes == 5 and rig.clock.sleeps == 0:
+            rig.driver.pause(paused=True)
+
+    seen: list[int] = []
+
+    def on_sleep(count: int) -> None:
+        seen.append(writes)
+        if count == 20:
+            rig.driver.pause(paused=False)
+
+    rig.machine.disks["drive-b"].hook = hook
+    rig.clock.on_sleep = on_sleep
+    rig.run()
+    assert rig.in_sync
+    assert rig.clock.sleeps == 20
+    assert len(set(seen)) == 1, "it moved nothing meanwhile"
+
+
+def test_a_limit_is_kept(machine: Machine) -> None:
+    rig = _Rig(machine, Pace(limit_mib_s=1.0))
+    rig.run()
+    assert rig.in_sync
+    assert rig.clock.now_s > 12 * 90_000 / 2**20
+
+
+def test_a_store_that_closes_ends_it(rig: _Rig) -> None:
+    rig.clock.on_sleep = lambda _count: rig.driver.use(None)
+    writes = 0
+
+    def hook(operation: Operation) -> None:
+        nonlocal writes
+        writes += operation.kind == "write"
+        if writes == 3:
+            rig.driver.pause(paused=True)
+
+    rig.machine.disks["drive-b"].hook = hook
+    rig.run()
+    assert not rig.in_sync
+    assert not rig.store.transferring
+
+
+def test_a_source_that_fails_does_not_end_what_another_can_give(machine: Machine) -> None:
+    """Two sources, as in a replacement; the first turns bad in the middle of the copy."""
+    store = machine.open()
+    for number in range(8):
+        put_staged(machine, b"blob %d" % number, number + 1, machine.rng.randbytes(90_000))
+    store.replacing({"drive-c": "drive-b"})
+    store.add_outsider(machine.add_disk("drive-c").mount())
+    clock = _Clock()
+
+    def command(work: Callable[[Store], object]) -> object:
+        return work(store)
+
+    driver = ResyncDriver(clock, command, Activity(clock), SETTINGS)
+    driver.use(store)
+    reads = 0
+
+    def hook(operation: Operation) -> None:
+        nonlocal reads
+        reads += operation.kind == "read" and operation.path.startswith("log/")
+        if reads >= 1:
+            machine.disks["drive-a"].hook = None
+            machine.disks["drive-a"].pull()
+            commit(store, put(b"k", 1000))  # the store finds out
+            raise DriveFault("drive-a", "read", errno.ENODEV)
+
+    machine.disks["drive-a"].hook = hook
+    driver.step()
+    running = driver._running
+    assert running is not None
+    running.join(JOIN_S)
+    assert sorted(store.members) == ["drive-b", "drive-c"]
