@@ -28,6 +28,7 @@ WITNESS: Final = "witness"
 IN_SYNC_MAX: Final = 2
 HISTORY_MAX: Final = 16
 VOIDS_MAX: Final = 4
+REJECTS_MAX: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ class Leave:
 @dataclass(frozen=True, slots=True)
 class Epoch:
     """Which drives are in sync from here on. ``voids`` are epochs proven never to have been valid;
-    ``forced`` ones were ordered by an operator and need no second voter."""
+    ``forced`` ones were ordered by an operator and need no second voter; ``rejects``, handed on
+    from epoch to epoch, are the ends of histories that an operator decided against."""
 
     number: int
     id: str
@@ -52,6 +54,7 @@ class Epoch:
     leaves: tuple[Leave, ...] = ()
     forced: bool = False
     voids: tuple[str, ...] = ()
+    rejects: tuple[str, ...] = ()
 
     def is_sound(self) -> bool:
         """Whether a value read from a drive obeys the rules of an epoch."""
@@ -61,6 +64,7 @@ class Epoch:
             and tuple(sorted(set(self.in_sync))) == self.in_sync
             and WITNESS not in self.in_sync
             and len(self.voids) <= VOIDS_MAX
+            and len(self.rejects) <= REJECTS_MAX
         )
 
 
@@ -106,7 +110,7 @@ class Serve:
     """Serve from ``in_sync``, all of them present. Before serving, in this order: bring the drives'
     logs together; write ``history`` to the voters ``behind``; then, if ``leaves_needed`` or
     ``renew`` or ``force``, make one successor epoch valid (number ``next_number``, in sync
-    ``in_sync``, forced if ``force``, voiding ``voids``)."""
+    ``in_sync``, forced if ``force``, voiding ``voids``, rejecting ``rejects``)."""
 
     epoch: Epoch
     history: History
@@ -118,6 +122,7 @@ class Serve:
     renew: bool = False
     force: bool = False
     voids: tuple[str, ...] = ()
+    rejects: tuple[str, ...] = ()
     witness_lost: bool = False
     """W was absent, blank, another mirror's or an old copy: make it anew once this is done."""
 
@@ -145,9 +150,11 @@ class ReadOnly:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Not with these voters; the reason says what would help."""
+    """Not with these voters; the reason says what would help. ``may_force``: the operator may
+    accept to lose what only absent voters hold."""
 
     reason: str
+    may_force: bool = False
 
 
 Decision: TypeAlias = Serve | Wait | ReadOnly | Refuse
@@ -173,6 +180,7 @@ def successor(
     leaves: tuple[Leave, ...] = (),
     forced: bool = False,
     voids: tuple[str, ...] = (),
+    rejects: tuple[str, ...] = (),
 ) -> History:
     """``history`` with a new epoch at its end. ``number`` exceeds all ever seen."""
     parent = history[-1] if history else None
@@ -184,6 +192,7 @@ def successor(
         leaves=leaves,
         forced=forced,
         voids=voids[-VOIDS_MAX:],
+        rejects=((parent.rejects if parent else ()) + rejects)[-REJECTS_MAX:],
     )
     assert epoch.is_sound()
     if parent is not None:

@@ -91,7 +91,8 @@ def decide(
                 {drive: history[-1] for drive, history in votes.histories.items()},
             )
         winner = votes.histories[chosen]
-        return _serve(votes, winner, (chosen,), force=True)
+        rejects = tuple(head.id for head in heads if head.id != winner[-1].id)
+        return replace(_serve(votes, winner, (chosen,), force=True), rejects=rejects)
     winner = max(
         (h for h in votes.all_histories() if h[-1].id == heads[0].id),
         key=len,
@@ -162,6 +163,11 @@ def _is_ancestor(epoch: Epoch, history: History) -> bool:
     )
 
 
+def _is_rejected(epoch: Epoch, history: History) -> bool:
+    """Whether an operator decided for ``history`` and against the one that ends with ``epoch``."""
+    return any(epoch.id in known.rejects for known in history)
+
+
 def _electorate(history: History) -> set[str]:
     """Every drive that may hold a vote for the history's last epoch."""
     return {drive for epoch in history for drive in epoch.in_sync}
@@ -208,7 +214,8 @@ def _leading(votes: _Votes) -> list[Epoch]:
     heads: dict[str, Epoch] = {}
     for history in histories:
         head = history[-1]
-        if all(_is_ancestor(head, h) is False or h[-1].id == head.id for h in histories):
+        others = [h for h in histories if h[-1].id != head.id]
+        if not any(_is_ancestor(head, h) or _is_rejected(head, h) for h in others):
             heads[head.id] = head
     return list(heads.values())
 
@@ -238,7 +245,7 @@ def _decide_winner(
     if not in_sync:
         if forced:
             return _serve(votes, winner, (_best(votes, chosen),), force=True)
-        return Refuse(_why_none(epoch, absent))
+        return Refuse(_why_none(epoch, absent), may_force=True)
     if not _has_quorum(votes, winner, in_sync):
         if forced:
             return _serve(votes, winner, in_sync, force=True)
@@ -246,7 +253,8 @@ def _decide_winner(
         return Refuse(
             f"cannot serve: drive {names} is alone and the witness is lost, so a newer state may"
             " exist on an absent drive; bring a second drive back, or force it and lose what only"
-            " absent drives hold"
+            " absent drives hold",
+            may_force=True,
         )
     return _serve(votes, winner, in_sync, force=False)
 
@@ -301,6 +309,8 @@ def _standings(votes: _Votes, winner: History) -> dict[str, Standing]:
 def _standing(votes: _Votes, winner: History, drive: str) -> Standing:
     history = votes.histories[drive]
     head = history[-1]
+    if _is_rejected(head, winner):
+        return Standing.DIVERGED
     if not _is_ancestor(head, winner):
         dead = votes.witness is not None and _is_dead(votes, history)
         return Standing.STALE if dead else Standing.DIVERGED

@@ -170,10 +170,25 @@ class MirrorState(enum.Enum):
     OFFLINE = "offline"
 
 
+class Question(enum.Enum):
+    """What only an operator can decide."""
+
+    NONE = ""
+    CHOOSE = "choose"
+    """The drives' histories went apart: which one is right?"""
+    FORCE = "force"
+    """A voter that is away may know more: go on without it?"""
+    LOSSES = "losses"
+    """Records are lost on every drive: go on without them?"""
+    RESUME = "resume"
+    """It crashed again and again: take writes all the same?"""
+
+
 @dataclass(frozen=True, slots=True)
 class MemberHealth:
     """One drive of the mirror as the engine sees it. ``failed``: it left because a call on it
-    failed, and was not brought back since."""
+    failed, and was not brought back since. ``detached``: its history went its own way, or it is a
+    clone; nobody writes to it."""
 
     drive_id: str
     in_sync: bool
@@ -182,13 +197,16 @@ class MemberHealth:
     read_errors: int = 0
     repaired: int = 0
     failed: bool = False
+    detached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
     """The engine's state. ``resync_done`` and ``resync_total`` are bytes, 0 when none runs;
     ``resync_drive`` is the one that is brought in; ``unreadable`` counts by partition the records
-    that no drive could give when one was last brought in."""
+    that no drive could give when one was last brought in. ``question`` is what it waits for an
+    operator to decide, ``choices`` are the drives to choose from with what is known of each;
+    ``lost`` names records that no drive has, ``lost_more`` how many are not named."""
 
     state: MirrorState
     reason: str = ""
@@ -202,6 +220,10 @@ class Health:
     resync_drive: str = ""
     resync_paused: bool = False
     unreadable: Mapping[str, int] = field(default_factory=dict)
+    question: Question = Question.NONE
+    choices: Mapping[str, str] = field(default_factory=dict)
+    lost: Sequence[str] = ()
+    lost_more: int = 0
 
 
 class Engine(Protocol):

@@ -1,6 +1,7 @@
 """What a start is given: the drives, the outside world, and what the operator allows.
 
-Owns these values and the error of a start that comes too early. Nothing here does anything.
+Owns these values and the errors of a start that comes too early
+or waits for the operator's word. Nothing here does anything.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from appliance.core.errors import Unavailable
+from appliance.core.errors import ReadOnly, Refused, Unavailable
 from appliance.core.ports import Clock, Entropy, Lanes, Volume
 
 
@@ -19,6 +20,18 @@ class NotYet(Unavailable):
     def __init__(self, reason: str, missing: Sequence[str] = ()) -> None:
         super().__init__(reason)
         self.missing: Final = list(missing)
+
+
+class MayForce(Refused):
+    """A voter that is away may know more; the operator may go on without it."""
+
+
+class WentApart(ReadOnly):
+    """Two histories; the operator chooses one of ``heads``: drive id → what its vote says."""
+
+    def __init__(self, reason: str, heads: Mapping[str, str]) -> None:
+        super().__init__(reason)
+        self.heads: Final = dict(heads)
 
 
 @dataclass(frozen=True, slots=True)

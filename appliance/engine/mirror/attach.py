@@ -23,6 +23,10 @@ from appliance.engine.mirror.superblock import (
 )
 
 
+class WentItsOwnWay(Refused):
+    """The drive holds another history than ours."""
+
+
 def claim_outsider(state: MirrorState, volume: Volume) -> SuperblockFile:
     """The outsider's superblock, given one of this mirror if it has none. Raises ``Refused``."""
     found = read_superblock(volume)
@@ -44,7 +48,7 @@ def claim_outsider(state: MirrorState, volume: Volume) -> SuperblockFile:
     elif found.mirror_id != state.mirror_id:
         raise Refused(f"cannot bring drive {volume.name} in: it belongs to another mirror")
     elif found.history and not _is_known(found.history[-1], state.votes.history):
-        raise Refused(
+        raise WentItsOwnWay(
             f"cannot bring drive {volume.name} in: its history went its own way; its data is kept "
             "until it is claimed"
         )
@@ -56,6 +60,8 @@ def claim_outsider(state: MirrorState, volume: Volume) -> SuperblockFile:
 
 def _is_known(head: Epoch, history: History) -> bool:
     """Whether our history continues from ``head``, voided it, or is too long to tell."""
+    if any(head.id in epoch.rejects for epoch in history):
+        return False
     return any(e.id == head.id or head.id in e.voids for e in history) or (
         head.number < history[0].number
     )

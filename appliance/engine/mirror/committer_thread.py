@@ -82,6 +82,8 @@ class CommitterThread:
         self._step_at_s = 0.0
         self._complaints = Complaints(_log)
         self.reason = "the store is starting"
+        self.failure: ApplianceError | None = None
+        """Why the last attempt to open failed."""
         self._thread = threading.Thread(target=self._run, name=f"committer {name}", daemon=True)
 
     def start(self) -> None:
@@ -132,11 +134,11 @@ class CommitterThread:
             self.reason = str(missing)
             pause_s = PAUSE_FIRST_S
         except ApplianceError as error:
-            self.reason = str(error)
+            self.reason, self.failure = str(error), error
             self._complaints.say("opening", f"cannot open the mirror: {error}")
             pause_s, self._pause_s = self._pause_s, min(self._pause_s * 2, PAUSE_MAX_S)
         else:
-            self.reason = ""
+            self.reason, self.failure = "", None
             self._complaints.over("opening")
             self._step_at_s = self._clock.monotonic_s()
             self._changed(self._store)

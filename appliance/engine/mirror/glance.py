@@ -1,19 +1,61 @@
-"""A mirror at a glance, as operators are told.
+"""A mirror at a glance, as operators are told: open or not, why, and what only they can decide.
 
 Owns the words; touches no drive, so that one that hangs is reported too. Any thread.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from appliance.core.errors import ApplianceError
 from appliance.core.ports import Space
-from appliance.engine.interface import Health, MemberHealth
+from appliance.engine.interface import Health, MemberHealth, Question
 from appliance.engine.interface import MirrorState as Condition
+from appliance.engine.mirror.assembled import MayForce, WentApart
+from appliance.engine.mirror.lost import NAMES_MAX, LostRecord
 from appliance.engine.mirror.state import MirrorState
 from appliance.engine.mirror.transfer import ResyncProgress
 
 
+@dataclass(frozen=True, slots=True)
+class ReadingAlone:
+    """Why a store takes no writes though it is open; all empty for one that does."""
+
+    reason: str = ""
+    losses: tuple[str, ...] = ()
+    lost: tuple[LostRecord, ...] = ()
+    contradiction: str = ""
+
+    @property
+    def question(self) -> Question:
+        """What an operator may decide about it."""
+        if not self.reason:
+            return Question.NONE
+        if self.contradiction:
+            return Question.CHOOSE
+        return Question.LOSSES if self.losses else Question.RESUME
+
+
+def closed_health(drives: Iterable[str], reason: str, failure: ApplianceError | None) -> Health:
+    """No store is open. ``drives``: those that are present. ``failure``: of the last attempt."""
+    question, choices = Question.NONE, {}
+    if isinstance(failure, MayForce):
+        question = Question.FORCE
+    elif isinstance(failure, WentApart):
+        question, choices = Question.CHOOSE, failure.heads
+    members = [
+        MemberHealth(drive, False, True, choices.get(drive, "not open")) for drive in sorted(drives)
+    ]
+    return Health(Condition.OFFLINE, reason, members, question=question, choices=choices)
+
+
 def health_of(
-    state: MirrorState, space: Space, resync_drive: str, progress: ResyncProgress
+    state: MirrorState,
+    space: Space,
+    resync_drive: str,
+    progress: ResyncProgress,
+    reading: ReadingAlone,
 ) -> Health:
     """``resync_drive`` is being brought in, empty while none is; ``progress`` is that transfer's,
     or the last one's."""
@@ -21,12 +63,7 @@ def health_of(
         MemberHealth(drive, True, True, read_errors=member.read_errors, repaired=member.repaired)
         for drive, member in sorted(state.members.items())
     ]
-    away = [
-        MemberHealth(drive, False, drive in state.outsiders, reason, failed=state.has_failed(drive))
-        for drive, reason in sorted(
-            {**dict.fromkeys(state.outsiders, "not in sync"), **state.absent}.items()
-        )
-    ]
+    question = reading.question
     if state.stopped:
         condition = Condition.READ_ONLY
     elif len(in_sync) > 1:
@@ -36,7 +73,7 @@ def health_of(
     return Health(
         condition,
         state.stopped,
-        [*in_sync, *away],
+        [*in_sync, *_away(state)],
         state.votes.epoch.number,
         state.planner.tail.sequence,
         space.total_bytes,
@@ -45,7 +82,25 @@ def health_of(
         progress.total_bytes if resync_drive else 0,
         resync_drive=resync_drive,
         unreadable=dict(progress.lost),
+        question=question,
+        choices=dict.fromkeys(state.members, "") if question is Question.CHOOSE else {},
+        lost=[one.words() for one in reading.lost[:NAMES_MAX]],
+        lost_more=max(len(reading.lost) - NAMES_MAX, 0),
     )
+
+
+def _away(state: MirrorState) -> list[MemberHealth]:
+    reasons = {**dict.fromkeys(state.outsiders, "not in sync"), **state.absent}
+    kept = {volume.name: reason for volume, reason in state.detached}
+    away = [
+        MemberHealth(drive, False, drive in state.outsiders, reason, failed=state.has_failed(drive))
+        for drive, reason in sorted(reasons.items())
+        if drive not in kept
+    ]
+    return away + [
+        MemberHealth(drive, False, True, reason, detached=True)
+        for drive, reason in sorted(kept.items())
+    ]
 
 
 def lost_words(drive: str, progress: ResyncProgress) -> str:

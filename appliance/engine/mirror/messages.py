@@ -25,6 +25,7 @@ from appliance.engine.interface import (
     MirrorState,
     Presence,
     Put,
+    Question,
 )
 from appliance.engine.mirror.blob import BLOB_ID_BYTES
 from appliance.engine.mirror.format import decode_charges, encode_charges
@@ -137,6 +138,7 @@ def encode_health(health: Health) -> dict[str, Any]:
     """As a plain map."""
     fields = asdict(health)
     fields["state"] = health.state.value
+    fields["question"] = health.question.value
     fields["members"] = [asdict(member) for member in health.members]
     return fields
 
@@ -146,6 +148,8 @@ def decode_health(message: Any) -> Health:
     known = {field.name for field in fields_of(Health)}
     kept = {name: value for name, value in message.items() if name in known}
     kept["state"] = MirrorState(kept["state"])
+    asked = {question.value for question in Question}
+    kept["question"] = Question(kept["question"] if kept.get("question") in asked else "")
     inner = {field.name for field in fields_of(MemberHealth)}
     kept["members"] = [
         MemberHealth(**{name: value for name, value in member.items() if name in inner})

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from appliance.core.epochs import Leave, Serve, Standing
 from appliance.core.errors import Damaged, DriveFault, Unavailable
@@ -32,6 +33,12 @@ from appliance.engine.mirror.state import Callbacks, MirrorState, StoreSettings,
 from appliance.engine.mirror.superblock import Superblock, SuperblockFile
 from appliance.engine.mirror.votes import Votes, WitnessHome, generation_of
 from appliance.engine.mirror.witness import WitnessFile
+
+KEPT: Final = {
+    Standing.DIVERGED: "its history went its own way; it is kept whole until it is claimed",
+    Standing.CLONE: "another drive has the same identity; detach the one that is the copy",
+}
+"""Standings whose drives nobody writes to, and what is told of them."""
 
 
 @dataclass(slots=True)
@@ -280,7 +287,11 @@ class _Start:
         )
         for volume in self._assembly.volumes:
             if volume not in member_volumes and volume not in self._excluded:
-                state.outsiders[volume.name] = volume
+                kept = KEPT.get(serve.standings.get(volume.name, Standing.STALE))
+                if kept is None:
+                    state.outsiders[volume.name] = volume
+                else:
+                    state.detach(volume, kept)
         for volume, reason in self._excluded.items():
             state.absent[volume.name] = reason
         for drive, times in recovery.repaired.items():
@@ -344,6 +355,7 @@ class _Start:
                 leaves,
                 number=serve.next_number,
                 voids=serve.voids,
+                rejects=serve.rejects,
                 forced=serve.force,
             )
         elif serve.needs_epoch:
@@ -352,6 +364,7 @@ class _Start:
                 others,
                 number=serve.next_number,
                 voids=serve.voids,
+                rejects=serve.rejects,
                 forced=serve.force,
             )
 

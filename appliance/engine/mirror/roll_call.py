@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from appliance.core.epochs import DriveVote, Refuse, Serve, Wait, WitnessVote
 from appliance.core.epochs import ReadOnly as DivergedHistories
-from appliance.core.errors import DriveFault, ReadOnly, Refused
+from appliance.core.errors import DriveFault, Refused
 from appliance.core.membership import decide
 from appliance.core.ports import Volume
-from appliance.engine.mirror.assembled import Assembly, NotYet, Orders
+from appliance.engine.mirror.assembled import Assembly, MayForce, NotYet, Orders, WentApart
 from appliance.engine.mirror.superblock import (
     Blank,
     Superblock,
@@ -105,7 +105,21 @@ def _decide(
     if isinstance(decision, Wait):
         raise NotYet(decision.reason, decision.missing)
     if isinstance(decision, Refuse):
-        raise Refused(decision.reason)
+        raise (MayForce if decision.may_force else Refused)(decision.reason)
     if isinstance(decision, DivergedHistories):
-        raise ReadOnly(decision.reason)
+        raise WentApart(decision.reason, _heads(decision, found))
     return decision
+
+
+def _heads(decision: DivergedHistories, found: list[tuple[Volume, Superblock]]) -> dict[str, str]:
+    """What an operator can tell the halves by."""
+    histories = {block.drive_id: block.history for _, block in found}
+    shared = set.intersection(*(({e.id for e in histories[d]}) for d in decision.heads))
+    words = {}
+    for drive, epoch in decision.heads.items():
+        known = [e.number for e in histories[drive] if e.id in shared]
+        since = f", apart since epoch {max(known)}" if known else ""
+        with_whom = "alone" if epoch.in_sync == (drive,) else f"with {', '.join(epoch.in_sync)}"
+        how = ", forced by an operator" if epoch.forced else ""
+        words[drive] = f"epoch {epoch.number}{since}, {with_whom}{how}"
+    return words

@@ -19,11 +19,12 @@ from typing import Any, Final
 
 from appliance.core.errors import ApplianceError, DriveFault, Refused, Unavailable
 from appliance.core.ports import Clock, Entropy
-from appliance.engine.interface import Health, MemberHealth, MirrorState
+from appliance.engine.interface import Health
 from appliance.engine.mirror.assembled import NotYet, Orders
 from appliance.engine.mirror.assembly import AssemblyMessage, open_drive
 from appliance.engine.mirror.chores import Chores
 from appliance.engine.mirror.committer_thread import Command, Commit, CommitterThread
+from appliance.engine.mirror.glance import closed_health
 from appliance.engine.mirror.messages import (
     CommitOrder,
     MembersView,
@@ -161,8 +162,7 @@ class StoreService:
         store = self._store
         if store is None:
             drives = self._assembly.drives if self._assembly is not None else {}
-            members = [MemberHealth(drive, False, True, "not open") for drive in sorted(drives)]
-            return Health(MirrorState.OFFLINE, self._thread.reason, members)
+            return closed_health(drives, self._thread.reason, self._thread.failure)
         return dataclasses.replace(store.health(), resync_paused=self._chores.resync.paused)
 
     def active(self) -> None:

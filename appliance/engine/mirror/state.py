@@ -114,6 +114,8 @@ class MirrorState:
     """In sync."""
     outsiders: dict[str, Volume] = field(default_factory=dict)
     """Present, not in sync: to be brought back by a state transfer."""
+    detached: list[tuple[Volume, str]] = field(default_factory=list)
+    """Present and kept as they are, and why: of a history that is not ours, or a clone."""
     callbacks: Callbacks = field(default_factory=Callbacks)
     stopped: str = ""
     counts: Counts = field(default_factory=Counts)
@@ -220,6 +222,18 @@ class MirrorState:
         self.callbacks.retire(leaving)
         self.callbacks.members_changed()
 
+    def detach(self, volume: Volume, reason: str) -> None:
+        """Nobody writes to this present drive."""
+        self.outsiders.pop(volume.name, None)
+        self.detached.append((volume, reason))
+
+    def take_outsiders(self, drive: str) -> list[Volume]:
+        """A drive was taken away: its volumes, if it was not in sync, which count no more."""
+        taken = [volume for volume, _ in self.detached if volume.name == drive]
+        self.detached = [(volume, why) for volume, why in self.detached if volume.name != drive]
+        outsider = self.outsiders.pop(drive, None)
+        return taken if outsider is None else [*taken, outsider]
+
     def add(self, member: Member) -> None:
         """``member`` joined: its epoch is valid."""
         member.generation = self.votes.epoch.number
@@ -235,5 +249,5 @@ class MirrorState:
         self.votes.close()
         for member in self.members.values():
             member.close()
-        for volume in self.outsiders.values():
+        for volume in (*self.outsiders.values(), *(kept for kept, _ in self.detached)):
             volume.close()

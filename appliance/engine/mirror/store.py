@@ -28,9 +28,10 @@ from appliance.core.ports import Volume
 from appliance.engine.interface import Health
 from appliance.engine.mirror.adoption import BlobKeeper
 from appliance.engine.mirror.assembled import Assembly, Orders, Ports
+from appliance.engine.mirror.attach import WentItsOwnWay
 from appliance.engine.mirror.commit import CommitOutcome, Committer
 from appliance.engine.mirror.format import BlobKind, Location, LogRecord
-from appliance.engine.mirror.glance import health_of, lost_words
+from appliance.engine.mirror.glance import ReadingAlone, health_of, lost_words
 from appliance.engine.mirror.member import Member
 from appliance.engine.mirror.messages import CommitOrder, MembersView, MemberView, Staged
 from appliance.engine.mirror.opening import Opened, open_mirror
@@ -190,8 +191,7 @@ class Store:
     def lose(self, drive: str, reason: str) -> None:
         """Control says that a drive is gone. Raises ``Stopped``."""
         self._state.check_running()
-        volume = self._state.outsiders.pop(drive, None)
-        if volume is not None:
+        for volume in self._state.take_outsiders(drive):
             if self._resync is not None and self._resync.volume is volume:
                 self._forget_resync()
             self._state.callbacks.discard(volume)
@@ -224,7 +224,11 @@ class Store:
         """Start bringing an outsider in; the caller calls its ``copy`` on a thread of its own, then
         ``finish_resync`` here. Raises ``Refused``, ``DriveFault``."""
         self._state.check_running()
-        self._resync = resync = Resync.begin(self._state, drive, means)
+        try:
+            self._resync = resync = Resync.begin(self._state, drive, means)
+        except WentItsOwnWay as refusal:
+            self._state.detach(self._state.outsiders[drive], str(refusal))
+            raise
         return resync
 
     def continue_resync(self, resync: Resync) -> None:
@@ -357,7 +361,10 @@ class Store:
         """At a glance. Any thread; touches no drive, so that one that hangs is reported too."""
         progress = self._progress if self._resync is None else self._resync.progress
         drive = "" if self._resync is None else self._resync.drive_id
-        return health_of(self._state, self._room.space, drive, progress)
+        reading = ReadingAlone(
+            self.read_only, tuple(self.losses), tuple(self.lost), self.recovery.contradiction
+        )
+        return health_of(self._state, self._room.space, drive, progress, reading)
 
     def counts(self) -> dict[str, int]:
         """What happened since the start, for metrics."""

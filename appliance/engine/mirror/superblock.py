@@ -69,6 +69,7 @@ def pack_history(history: History, room_bytes: int) -> list[object]:
             [[leave.drive_id, leave.sequence, leave.clean] for leave in epoch.leaves],
             epoch.forced,
             list(epoch.voids),
+            list(epoch.rejects),
         ]
         used += len(msgpack.packb(item))
         if packed and used > room_bytes:
@@ -80,7 +81,7 @@ def pack_history(history: History, room_bytes: int) -> list[object]:
 def unpack_history(items: list[list[object]]) -> History:
     """Inverse of ``pack_history``. Raises ``ValueError`` or ``TypeError`` on anything else."""
     history = []
-    for number, epoch_id, parent_id, in_sync, leaves, forced, voids in items:
+    for number, epoch_id, parent_id, in_sync, leaves, forced, voids, *later in items:
         epoch = Epoch(
             number=_whole(number),
             id=str(epoch_id),
@@ -89,6 +90,7 @@ def unpack_history(items: list[list[object]]) -> History:
             leaves=tuple(map(_leave, map(_list, _list(leaves)))),
             forced=bool(forced),
             voids=tuple(str(void) for void in _list(voids)),
+            rejects=tuple(str(end) for rejects in later[:1] for end in _list(rejects)),
         )
         if not epoch.is_sound():
             raise ValueError(f"epoch {epoch.number} breaks the rules of an epoch")

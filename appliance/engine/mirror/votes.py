@@ -121,11 +121,17 @@ class Votes:
         *,
         number: int = 0,
         voids: tuple[str, ...] = (),
+        rejects: tuple[str, ...] = (),
         forced: bool = False,
     ) -> None:
         """Go on with ``members`` alone."""
         history = self._next(
-            number, tuple(sorted(members)), leaves=leaves, voids=voids, forced=forced
+            number,
+            tuple(sorted(members)),
+            leaves=leaves,
+            voids=voids,
+            rejects=rejects,
+            forced=forced,
         )
         plan = leave_plan(self.epoch, history[-1])
         # Nobody else is left to go on: a survivor that does not answer is waited for.
@@ -143,10 +149,13 @@ class Votes:
         *,
         number: int,
         voids: tuple[str, ...] = (),
+        rejects: tuple[str, ...] = (),
         forced: bool = False,
     ) -> None:
         """The same members under a new epoch that outranks all seen."""
-        history = self._next(number, tuple(sorted(members)), voids=voids, forced=forced)
+        history = self._next(
+            number, tuple(sorted(members)), voids=voids, rejects=rejects, forced=forced
+        )
         plan = renew_plan(history[-1], tuple(sorted(others)))
         self._change(plan, history, {**others, **_superblocks(members)})
 
@@ -182,6 +191,7 @@ class Votes:
         *,
         leaves: tuple[Leave, ...] = (),
         voids: tuple[str, ...] = (),
+        rejects: tuple[str, ...] = (),
         forced: bool = False,
     ) -> History:
         return successor(
@@ -192,6 +202,7 @@ class Votes:
             leaves=leaves,
             forced=forced,
             voids=voids,
+            rejects=rejects,
         )
 
     def _change(
