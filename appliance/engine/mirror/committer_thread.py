@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -159,27 +160,23 @@ class CommitterThread:
                 item = self._queue.get_nowait()
             except queue.Empty:
                 return
-            refusal = Unavailable(self.reason or "the store is restarting")
-            if isinstance(item, Commit):
-                self._deliver([(item.answer, refusal)])
-            elif isinstance(item, Command):
-                item.answer(None, refusal)
+            if item is not None:
+                self._refuse(item, self.reason or "the store is restarting")
+
+    def _refuse(self, item: Commit | Command, reason: str) -> None:
+        if isinstance(item, Commit):
+            self._deliver([(item.answer, Unavailable(reason))])
+        else:
+            item.answer(None, Unavailable(reason))
 
     def _serve(self, store: Store) -> None:
         """One turn: everything that is waiting, or what idleness is for."""
+        items = deque(self._take(store))
         try:
-            items = self._take(store)
-            commits: list[Commit] = []
-            for item in items:
-                if isinstance(item, Commit):
-                    commits.append(item)
-                    continue
-                self._commit(store, commits)
-                commits = []
-                self._command(store, item)
-            self._commit(store, commits)
             if not items and store.needs_mark:
                 store.mark()
+            while items:
+                self._work(store, items)
             may_step = store.read_only or not store.stopped
             if self._clock.monotonic_s() >= self._step_at_s and may_step:
                 self._step_at_s = self._clock.monotonic_s() + STEP_EVERY_S
@@ -189,13 +186,30 @@ class CommitterThread:
                 # The index or a rule of the store itself failed: what is durable is for a fresh
                 # start to find out.
                 _log.exception("the store stops")
+            # Taken together with what made it stop, and not begun.
+            for item in items:
+                self._refuse(item, str(error))
             self._close_store(str(error))
             return
         if store.stopped and not store.read_only:
             self._close_store(store.stopped)
 
+    def _work(self, store: Store, items: deque[Commit | Command]) -> None:
+        """Do, and take away, the commits in front, which make one batch, or the command there."""
+        item = items.popleft()
+        if isinstance(item, Command):
+            self._command(store, item)
+            return
+        commits = [item]
+        while items and isinstance(following := items[0], Commit):
+            commits.append(following)
+            items.popleft()
+        self._commit(store, commits)
+
     def _take(self, store: Store) -> list[Commit | Command]:
         timeout_s = self._mark_after_s if store.needs_mark else STEP_EVERY_S
+        if self._ending.is_set():
+            timeout_s = 0.0  # what was handed over is there; nobody hands over any more
         try:
             first = self._queue.get(timeout=timeout_s)
         except queue.Empty:
@@ -211,8 +225,6 @@ class CommitterThread:
         return items
 
     def _commit(self, store: Store, commits: Sequence[Commit]) -> None:
-        if not commits:
-            return
         try:
             outcomes = store.commit([commit.order for commit in commits])
         except ApplianceError as error:
