@@ -47,6 +47,7 @@ class Appliance:
 
     home: Path
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    setup_told: str = ""
 
     @property
     def config(self) -> Path:
@@ -163,7 +164,10 @@ def appliance(home: Path) -> Iterator[Appliance]:
     (home / "run" / "store").mkdir(parents=True, exist_ok=True)
     machine.config.write_text(CONFIGURATION.format(home=home, gateways=GATEWAYS))
     setup = [sys.executable, "-m", "appliance.daemon", "setup", "--config", str(machine.config)]
-    subprocess.run(setup, check=True, stdin=subprocess.DEVNULL, capture_output=True, cwd=PROJECT)
+    told = subprocess.run(
+        setup, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=PROJECT
+    )
+    machine.setup_told = told.stdout
     try:
         yield machine
     except BaseException:
