@@ -22,6 +22,8 @@ from appliance.core.offline import (
     RecoveredKey,
     Remedy,
     Verification,
+    batches,
+    counted,
 )
 
 _REMEDY_COLOURS: Final = {
@@ -76,12 +78,12 @@ def show_inspection(output: Output, found: Inspection) -> None:
     rows += [
         (
             "log",
-            f"batches {log.first_sequence} to {log.last_sequence}, {log.records} records in"
-            f" {log.segments_used} segments of {size(log.segment_size_bytes)}"
+            f"{batches(log.first_sequence, log.last_sequence)}, {log.records} records in"
+            f" {counted(log.segments_used, 'segment')} of {size(log.segment_size_bytes)}"
             f" ({log.segments_free} free)",
         ),
         ("last write", _time(log.last_write_ns)),
-        ("large objects", f"{blobs.owned} files, {size(blobs.owned_bytes)}"),
+        ("large objects", f"{counted(blobs.owned, 'file')}, {size(blobs.owned_bytes)}"),
     ]
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
@@ -165,7 +167,7 @@ def show_verification(output: Output, found: Verification) -> None:
             f"  {plain(drive.path)}",
             plain(drive.drive_id),
             plain(drive.standing),
-            f"{drive.batches} batches to {drive.last_sequence}, {size(drive.log_bytes)}",
+            f"{counted(drive.batches, 'batch')}, {size(drive.log_bytes)}",
             f"{drive.blobs}, {size(drive.blob_bytes)}",
         )
         for drive in found.drives
@@ -191,11 +193,15 @@ def show_verification(output: Output, found: Verification) -> None:
 
 def _verdict(found: Verification) -> str:
     if found.lost:
-        return f"[bold red]Lost[/]: {found.lost} findings that no drive given makes good."
+        return (
+            f"[bold red]Lost[/]: {counted(found.lost, 'finding')} that no drive given makes good."
+        )
     if found.unknown:
-        return f"[bold yellow]Damaged[/]: {found.unknown} findings; the other drive may have them."
+        count = counted(found.unknown, "finding")
+        return f"[bold yellow]Damaged[/]: {count}; the other drive may have what is bad."
     if found.repairable:
-        return f"[yellow]Repairable[/]: {found.repairable} findings, all whole on the other drive."
+        count = counted(found.repairable, "finding")
+        return f"[yellow]Repairable[/]: {count}, all of it whole on the other drive."
     return "[green]Sound[/]: every batch, record and chunk verifies."
 
 
@@ -255,8 +261,8 @@ def show_export(output: Output, found: Export) -> None:
     """What was copied, and what was not."""
     output.say(f"{plain(found.path)}: {plain(found.access)}")
     output.say(
-        f"[green]Copied[/] {found.copied} objects ({size(found.copied_bytes)}) of"
-        f" {found.buckets} buckets to {plain(found.target)}."
+        f"[green]Copied[/] {counted(found.copied, 'object')} ({size(found.copied_bytes)}) of"
+        f" {counted(found.buckets, 'bucket')} to {plain(found.target)}."
     )
     if found.present:
         output.say(f"{found.present} were there already ({size(found.present_bytes)}).")
@@ -268,7 +274,7 @@ def show_export(output: Output, found: Export) -> None:
         output.say(f"and {more} more: see {plain(found.target)}/unreadable.jsonl")
     if found.damaged_batches:
         output.say(
-            f"[bold red]damaged log[/]: batches {plain(found.damaged_batches)}: what was stored by"
+            f"[bold red]damaged log[/]: {plain(found.damaged_batches)}: what was stored by"
             " them is not known by name, what was deleted by them may be back"
         )
     if found.advice:

@@ -213,6 +213,19 @@ class RecoveredKey:
     master_key_file: str
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 batch``, ``2 batches``."""
+    plural = f"{noun}es" if noun.endswith(("ch", "x")) else f"{noun}s"
+    return f"{count} {noun if count == 1 else plural}"
+
+
+def batches(first_sequence: int, last_sequence: int) -> str:
+    """``batch 7``, ``batches 7 to 9``, with what is not known said so."""
+    if first_sequence == last_sequence != 0:
+        return f"batch {first_sequence}"
+    return f"batches {first_sequence or 'unknown'} to {last_sequence or 'unknown'}"
+
+
 def explain(found: Inspection) -> Inspection:
     """The same with ``meaning`` and ``advice``."""
     meaning = [*_standing(found), *_log(found), *_blobs(found)]
@@ -255,18 +268,18 @@ def _log(found: Inspection) -> list[str]:
     if not log.batches:
         told.append("The log is empty: nothing was ever stored.")
     elif not open_damage:
-        told.append(f"The log is whole: batches {log.first_sequence} to {log.last_sequence}.")
+        told.append(f"The log is whole: {batches(log.first_sequence, log.last_sequence)}.")
     else:
         told.append(
-            f"The log is damaged in {len(open_damage)} places: objects written there are not known"
-            " by name, and deletions written there may be undone. The other drive may have them."
+            f"The log is damaged in {counted(len(open_damage), 'place')}: objects written there are"
+            " not known by name, and deletions written there may be undone. The other drive may"
+            " have them."
         )
     if log.torn:
         told.append("Its last batch was cut short by a crash. It was never acknowledged.")
     if log.beyond_leave:
-        told.append(
-            f"{log.beyond_leave} batches lie behind its leave: never acknowledged, not counted."
-        )
+        beyond = counted(log.beyond_leave, "batch")
+        told.append(f"Behind its leave: {beyond}, never acknowledged, not counted.")
     return told
 
 
@@ -275,11 +288,12 @@ def _blobs(found: Inspection) -> list[str]:
     told = []
     if blobs.missing or blobs.wrong_size:
         told.append(
-            f"{blobs.missing} large objects' files are missing and {blobs.wrong_size} are cut"
-            " short. The other drive may have them."
+            f"Of the large objects, {counted(blobs.missing, 'file')} are missing and"
+            f" {counted(blobs.wrong_size, 'file')} cut short. The other drive may have them."
         )
     if blobs.orphans:
-        told.append(f"{blobs.orphans} files belong to no object: left by a crash, or released.")
+        files = counted(blobs.orphans, "file")
+        told.append(f"Of no object any more: {files}, left by a crash, or released.")
     return told
 
 
@@ -291,7 +305,10 @@ def _advice(found: Inspection) -> list[str]:
         advice.append(f"See whether the other drive has it: appliance mirror verify {path} OTHER")
     else:
         advice.append(f"Check every byte: appliance mirror verify {path} [OTHER]")
-    advice.append("Serve from it: attach it to an appliance with its master key and start that")
+    advice.append(
+        "Serve from it: attach it, with the other drive if there is one, to an appliance that has"
+        " the master key, and start that"
+    )
     advice.append(
         f"Take everything away: appliance mirror export {path} --to DIRECTORY"
         " --master-key FILE (or --recovery-key FILE)"

@@ -20,7 +20,7 @@ from appliance.core.documents import to_document
 from appliance.core.errors import ApplianceError, Refused, Unreachable
 from appliance.core.exportnames import path_of_key
 from appliance.core.keywrap import MasterKey, RecoveryPrivate
-from appliance.core.offline import Export, Unreadable
+from appliance.core.offline import Export, Unreadable, batches, counted
 from appliance.core.ports import Progress
 from appliance.daemon.export_directory import ExportDirectory
 from appliance.daemon.offline import Telling
@@ -90,9 +90,9 @@ def damaged_batches(log: LogFindings) -> str:
     if not open_damage:
         return ""
     first = open_damage[0]
-    words = f"{first.first_sequence or 'unknown'} to {first.last_sequence or 'unknown'}"
+    words = batches(first.first_sequence, first.last_sequence)
     more = len(open_damage) - 1
-    return f"{words}, and {more} more places" if more else words
+    return f"{words}, and {counted(more, 'more place')}" if more else words
 
 
 def _advice(counts: _Counts, damaged: str, path: Path) -> tuple[str, ...]:

@@ -124,6 +124,7 @@ async def _contracts(opened: Opened) -> tuple[ContractReport, ...]:
         try:
             context = object_context(engine, NoKeys(), hashing)
             records = await engine.scan(SYSTEM, ACCOUNT, after_prefix(ACCOUNT), ACCOUNTS_MAX)
+            contracts = await export.contracts(context)
             accounts = Counter(Account.decode(record.value).contract_id for record in records)
             return tuple(
                 [
@@ -135,7 +136,7 @@ async def _contracts(opened: Opened) -> tuple[ContractReport, ...]:
                         contract.objects,
                         contract.size_bytes,
                     )
-                    for contract in await export.contracts(context)
+                    for contract in sorted(contracts, key=lambda each: each.name)
                 ]
             )
         finally:

@@ -10,6 +10,7 @@ import pytest
 
 from appliance.control.disks import permissions
 from appliance.control.disks.permissions import Owners
+from appliance.core.errors import DriveFault
 
 STORE, GATEWAY, STRANGER = 61_001, 61_002, 61_003
 GROUP = 61_000
@@ -76,3 +77,44 @@ def test_without_service_users_everything_is_the_owner_s(tmp_path: Path) -> None
     permissions.give_to_store(place / "d1", None)
     assert place.stat().st_mode & 0o777 == 0o700
     assert (place / "d1").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_drive_of_another_server_is_taken_over_whole(drive: Path) -> None:
+    """The same names have other numbers there."""
+    store, gateway, group = 62_001, 62_002, 62_000
+    there = Owners(store, group)
+    (drive / "blob" / "7f").mkdir(parents=True)
+    (drive / "blob" / "7f" / "data").write_bytes(b"x")
+    (drive / "staging" / "g0").mkdir()
+    (drive / "staging" / "g0" / "left").write_bytes(b"x")
+    permissions.give_tree_to_store(drive, OWNERS)
+    assert not permissions.take_over_tree(drive, OWNERS)
+    assert permissions.take_over_tree(drive, there)
+    permissions.make_private(drive.parent, there)
+    assert can(store, group, lambda: (drive / "superblock").write_text("y"))
+    assert can(store, group, lambda: (drive / "blob" / "7f" / "data").unlink())
+    assert can(store, group, lambda: (drive / "staging" / "g0" / "left").unlink())
+    assert can(gateway, group, lambda: (drive / "superblock").read_text())
+    assert can(gateway, group, (drive / "staging" / "g1").mkdir)
+    assert not can(gateway, group, lambda: (drive / "other").write_text("x"))
+    assert not can(STORE, GROUP, lambda: (drive / "superblock").read_text())
+    assert not permissions.take_over_tree(drive, there)
+
+
+def test_a_take_over_that_was_cut_short_is_done_again(
+    drive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Owners(62_001, 62_000)
+    real = os.chown
+
+    def fail_at_superblock(path: Path, *numbers: int, **options: bool) -> None:
+        if Path(path).name == "superblock":
+            raise OSError(5, "Input/output error")
+        real(path, *numbers, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "chown", fail_at_superblock)
+        with pytest.raises(DriveFault, match="taking it over"):
+            permissions.take_over_tree(drive, there)
+    assert permissions.take_over_tree(drive, there)
+    assert (drive / "superblock").stat().st_uid == 62_001

@@ -6,12 +6,15 @@ users do not exist (development, tests) everything belongs to who runs it, and o
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import pwd
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from appliance.core.errors import DriveFault
 
 STORE_USER: Final = "appliance-store"
 SERVICE_GROUP: Final = "appliance"
@@ -73,6 +76,34 @@ def give_tree_to_store(directory: Path, owners: Owners | None) -> None:
             os.chown(
                 Path(parent) / name, owners.store_user, owners.service_group, follow_symlinks=False
             )
+
+
+def take_over_tree(drive_root: Path, owners: Owners | None) -> bool:
+    """A drive that another server made: its numbers of users and groups mean nothing here.
+    Everything becomes our store's; whether there was anything to do. Raises ``DriveFault``.
+
+    The root comes last: it says that all below is done, so a walk that was cut short is done again.
+    """
+    if owners is None:
+        return False
+    try:
+        found = drive_root.stat()
+        if (found.st_uid, found.st_gid) == (owners.store_user, owners.service_group):
+            return False
+        for parent, names, files in os.walk(drive_root, onerror=_raise):
+            for name in (*names, *files):
+                place = Path(parent) / name
+                os.chown(place, owners.store_user, owners.service_group, follow_symlinks=False)
+        share_staging(drive_root, owners)
+        give_to_store(drive_root, owners)
+    except OSError as error:
+        number = error.errno or errno.EIO
+        raise DriveFault(str(drive_root), "taking it over", number, str(error)) from error
+    return True
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def share_staging(drive_root: Path, owners: Owners | None) -> None:

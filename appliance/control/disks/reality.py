@@ -21,7 +21,7 @@ from typing import Final, TypeVar
 from appliance.control.disks.assembly import Assembly, PresentDrive, assemble, emptied
 from appliance.control.disks.bay import Bay
 from appliance.control.disks.passport import read_passport, write_passport
-from appliance.control.disks.permissions import Owners, give_to_store
+from appliance.control.disks.permissions import Owners, give_to_store, take_over_tree
 from appliance.control.disks.plan import Plan, Trouble, decide, doubtful
 from appliance.core.drives import Drive
 from appliance.core.errors import ApplianceError, DriveFault, DriveTimeout, NotFound
@@ -37,6 +37,8 @@ RETRY_S_MAX: Final = 60.0
 BLOCKING_S_MAX: Final = 1200.0
 """Formatting a large SSD is the longest call; anything beyond is a device that hangs."""
 LOOK_S_MAX: Final = 150.0
+TAKE_OVER_S_MAX: Final = 3600.0
+"""Millions of files change hands; only once, on a new server."""
 _WORKERS: Final = 16
 
 _log = logging.getLogger(__name__)
@@ -197,6 +199,10 @@ class Reality:
             passport = await self.blocking(partial(read_passport, path))
             if passport.drive_id != drive.drive_id:
                 raise DriveFault(drive.identity, "admission", 0, "its passport is another drive's")
+            if passport.mirror is not None:
+                take_over = partial(take_over_tree, path, self._owners)
+                if await self.blocking(take_over, deadline_s=TAKE_OVER_S_MAX):
+                    _log.info("drive %s came from another server", drive.drive_id)
         except DriveFault as fault:
             self._note_fault(drive, fault)
             await self.put_out(drive.drive_id)

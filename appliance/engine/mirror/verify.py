@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from appliance.core.epochs import DriveVote, ReadOnly, Serve, Standing
 from appliance.core.errors import Refused
 from appliance.core.membership import decide
-from appliance.core.offline import Finding, Remedy
+from appliance.core.offline import Finding, Remedy, batches
 from appliance.core.ports import Volume
 from appliance.engine.mirror.blob_check import BlobFindings
 from appliance.engine.mirror.index_check import IndexCheck
@@ -138,8 +138,8 @@ def _log(each: Examined, others: Sequence[Examined]) -> list[Finding]:
     findings = []
     for damage in log.damage:
         what = (
-            f"log segment {damage.segment:08x} at {damage.offset}: {damage.reason} (batches"
-            f" {damage.first_sequence or 'unknown'} to {damage.last_sequence or 'unknown'})"
+            f"log segment {damage.segment:08x} at {damage.offset}: {damage.reason}"
+            f" ({batches(damage.first_sequence, damage.last_sequence)})"
         )
         if damage not in open_damage:
             findings.append(Finding(each.name, f"lost, as accepted: {what}", Remedy.HARMLESS))

@@ -68,7 +68,7 @@ def test_damage_is_told_with_its_place_and_what_to_do(
     assert (damage.segment, damage.accepted) == (1, False)
     assert damage.offset == offset
     assert 0 < damage.first_sequence <= damage.last_sequence
-    assert "damaged in 1 places" in " ".join(found.meaning)
+    assert "damaged in 1 place:" in " ".join(found.meaning)
     assert "mirror verify" in found.advice[0]
 
 
