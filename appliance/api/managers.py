@@ -19,6 +19,7 @@ from appliance.core.admin import (
     StatusReport,
 )
 from appliance.core.jobs import Job
+from appliance.core.scrubs import ScrubOrder, ScrubReport
 
 
 class DiskManager(Protocol):
@@ -37,6 +38,10 @@ class DiskManager(Protocol):
         ...
 
     async def mirror_reports(self) -> Sequence[MirrorReport]: ...
+
+    async def scrub(self, name: str, order: ScrubOrder) -> ScrubReport:
+        """Say something about a mirror's scrub, and learn how it stands. Raises ``Refused``."""
+        ...
 
     def jobs(self) -> Sequence[Job]:
         """Running jobs and the last ended ones, oldest first."""

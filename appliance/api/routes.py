@@ -18,6 +18,7 @@ from aiohttp import web
 from appliance.api.managers import Managers
 from appliance.core.documents import to_document
 from appliance.core.errors import InvalidInput
+from appliance.core.scrubs import ScrubOrder
 
 BODY_BYTES_MAX: Final = 64 * 1024
 
@@ -80,6 +81,23 @@ async def create_mirror(managers: Managers, request: web.Request) -> Answer:
     return Answer(await managers.disks.create_mirror(fields["name"], fields["drives"]), status=201)
 
 
+async def get_scrub(managers: Managers, request: web.Request) -> Answer:
+    """``ScrubReport``."""
+    name = request.match_info["mirror"]
+    return Answer(await managers.disks.scrub(name, ScrubOrder.LOOK))
+
+
+async def order_scrub(managers: Managers, request: web.Request) -> Answer:
+    """``{"order": "start" | "pause" | "resume" | "cancel"}`` → ``ScrubReport``."""
+    fields = await read_fields(request, {"order": str}, {})
+    try:
+        order = ScrubOrder(fields["order"])
+    except ValueError as error:
+        known = [each.value for each in ScrubOrder]
+        raise InvalidInput(f"cannot read the request: order is none of {known}") from error
+    return Answer(await managers.disks.scrub(request.match_info["mirror"], order))
+
+
 async def list_jobs(managers: Managers, request: web.Request) -> Answer:
     """Many ``Job``."""
     return Answer(list(managers.disks.jobs()))
@@ -112,6 +130,8 @@ ROUTES: Final = (
     Route("POST", "/drives/claim", Access.OPERATE, claim_drive),
     Route("GET", "/mirrors", Access.READ, list_mirrors),
     Route("POST", "/mirrors", Access.OPERATE, create_mirror),
+    Route("GET", "/mirrors/{mirror}/scrub", Access.READ, get_scrub),
+    Route("POST", "/mirrors/{mirror}/scrub", Access.OPERATE, order_scrub),
     Route("GET", "/jobs", Access.READ, list_jobs),
     Route("GET", "/jobs/{job}", Access.READ, get_job),
     Route("GET", "/accounts", Access.READ, list_accounts),

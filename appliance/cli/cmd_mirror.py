@@ -9,6 +9,7 @@ import click
 from appliance.cli.cmd_drive import complete_identity
 from appliance.cli.context import Context, json_option, pass_context
 from appliance.cli.output import Output, Standing, eta, plain, size
+from appliance.cli.scrub_text import scrub_lines
 from appliance.core.admin import MemberReport, MirrorReport
 from appliance.core.errors import NotFound
 
@@ -101,6 +102,8 @@ def show(output: Output, reports: list[MirrorReport]) -> None:
             output.say(f"  {free}, epoch {report.epoch}, sequence {report.sequence}")
         if report.resync_total:
             output.say(f"  {plain(_resync_text(report))}  {eta(report.resync_eta_s)}")
+        for line in scrub_lines(report.scrub) if report.scrub is not None else ():
+            output.say(f"  {plain(line)}")
         rows = [_member_row(member) for member in report.members]
         output.table(("  DRIVE", "SERIAL", "STATE", "AT", "NOTE"), rows)
 

@@ -22,6 +22,7 @@ from appliance.cli.cmd_dev import dev
 from appliance.cli.cmd_drive import drive
 from appliance.cli.cmd_mirror import mirror
 from appliance.cli.cmd_offline import export_mirror, inspect_drive, keys, verify_mirror
+from appliance.cli.cmd_scrub import scrub
 from appliance.cli.cmd_status import status
 from appliance.cli.context import SOCKET_VARIABLE, Context, json_option, pass_context
 from appliance.cli.output import Output
@@ -81,6 +82,7 @@ for _command in (drive, mirror, account, bucket, keys, status, dev, completion):
 drive.add_command(inspect_drive)
 mirror.add_command(verify_mirror)
 mirror.add_command(export_mirror)
+mirror.add_command(scrub)
 
 
 def run(arguments: Sequence[str], context: Context) -> int:

@@ -148,6 +148,18 @@ def eta(seconds: float | None) -> str:
     return f"about {whole // 3600} h {whole % 3600 // 60} min left"
 
 
+def duration(seconds: float) -> str:
+    """A length of time as a person says it."""
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7200:
+        return f"{whole // 60} min"
+    if whole < 2 * 86_400:
+        return f"{whole // 3600} h"
+    return f"{whole // 86_400} days"
+
+
 def size(count: int) -> str:
     """Bytes as a drive's label states them (powers of ten)."""
     value = float(count)

@@ -23,6 +23,7 @@ from appliance.core.admin import (
 )
 from appliance.core.documents import from_document
 from appliance.core.jobs import Job
+from appliance.core.scrubs import ScrubOrder, ScrubReport
 
 T = TypeVar("T")
 
@@ -81,6 +82,13 @@ class Client:
         """A new mirror of two claimed drives."""
         fields = {"name": name, "drives": drives}
         return from_document(MirrorReport, self._call("POST", "/mirrors", fields))
+
+    def scrub(self, mirror: str, order: ScrubOrder = ScrubOrder.LOOK) -> ScrubReport:
+        """Say something about a mirror's scrub, and learn how it stands."""
+        path = f"/mirrors/{mirror}/scrub"
+        if order is ScrubOrder.LOOK:
+            return from_document(ScrubReport, self._call("GET", path))
+        return from_document(ScrubReport, self._call("POST", path, {"order": order.value}))
 
     def jobs(self) -> list[Job]:
         """Running jobs and the last ended ones."""

@@ -10,6 +10,7 @@ import enum
 from dataclasses import dataclass
 
 from appliance.core.drives import Drive
+from appliance.core.scrubs import ScrubReport
 
 
 class DriveState(enum.Enum):
@@ -68,6 +69,7 @@ class MirrorReport:
     resync_done: int = 0
     resync_total: int = 0
     resync_eta_s: float | None = None
+    scrub: ScrubReport | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,6 +193,20 @@ class StoreSection:
         "How long a drive of a mirror is missing before a spare takes its place.",
         **between(0, 30 * 86_400),
     )
+    scrub_interval_days: float = setting(
+        30.0,
+        "Days of service between two scrubs of a mirror, up to a tenth of them less; 0 for none but"
+        " those asked for.",
+        **between(0, 3650),
+    )
+    scrub_limit_mib_s: float = setting(
+        0.0,
+        "MiB per second that a scrub reads of each drive at most; 0 for no limit.",
+        **between(0, 100_000),
+    )
+    scrub_busy_percent: int = setting(
+        25, "Share of its time that a scrub works while clients are active.", **between(1, 100)
+    )
 
 
 @dataclass(frozen=True, slots=True)

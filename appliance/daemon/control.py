@@ -171,6 +171,7 @@ class Control:
             entropy=self._entropy,
             owners=self._owners,
             health_of=self._mirrors.health_of,
+            scrub_of=self._mirrors.scrub_of,
         )
         parts = Parts(
             self._disks,

@@ -9,13 +9,16 @@ come and go.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from appliance.core.errors import ApplianceError
+from appliance.core.errors import ApplianceError, Unavailable
+from appliance.core.scrubs import ScrubOrder, ScrubReport
 from appliance.daemon.deferred import DeferredEngine
 from appliance.engine.interface import Engine, Health
+from appliance.engine.mirror.client import MirrorEngine
 from appliance.runtime.complaints import Complaints
 
 HEALTH_S: Final = 2.0
@@ -64,6 +67,19 @@ class Mirrors:
                 return await engine.health()
         except (TimeoutError, ApplianceError):
             return None
+
+    async def scrub_of(self, name: str, order: ScrubOrder) -> ScrubReport:
+        """Say something about a mirror's scrub, and learn how it stands. Raises ``Refused``,
+        ``Unavailable``."""
+        engine = self._engines.get(name)
+        if not isinstance(engine, MirrorEngine):
+            raise Unavailable(f"the store of mirror {name} does not answer; try again")
+        try:
+            async with asyncio.timeout(HEALTH_S):
+                report = await engine.scrub(order)
+        except TimeoutError as late:
+            raise Unavailable(f"the store of mirror {name} did not answer; try again") from late
+        return dataclasses.replace(report, mirror=name)
 
     async def close(self) -> None:
         """Idempotent."""

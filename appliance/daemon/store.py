@@ -24,6 +24,7 @@ from appliance.runtime.complaints import Complaints
 from appliance.runtime.ipc import Peer, serve
 from appliance.runtime.link import Link
 
+DAY_S: Final = 86_400.0
 STATUS_EVERY_S: Final = 5.0
 OPEN_S: Final = 120.0
 REPORT_AGAIN_S: Final = 15.0
@@ -55,6 +56,8 @@ class StoreRole:
             resync_threads=section.resync_threads,
             crash_limit=section.crash_limit,
             crash_window_s=section.crash_window_s,
+            scrub_every_s=section.scrub_interval_days * DAY_S,
+            scrub_pace=Pace(section.scrub_limit_mib_s, section.scrub_busy_percent),
         )
         self._service = StoreService(clock=self._clock, entropy=SystemEntropy(), settings=settings)
         self._link: Link | None = None

@@ -7,6 +7,8 @@ run under the one lock, on facts read under it.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing
@@ -35,14 +37,16 @@ from appliance.control.disks.permissions import (
 from appliance.control.disks.reality import BLOCKING_S_MAX, Reality, Subscriber
 from appliance.core.admin import DriveReport, DriveState, MirrorReport
 from appliance.core.drives import Drive, label_of, resolve
-from appliance.core.errors import InvalidInput, Refused
+from appliance.core.errors import ApplianceError, InvalidInput, Refused, Unavailable
 from appliance.core.jobs import Job
 from appliance.core.ports import Clock, Entropy
+from appliance.core.scrubs import ScrubOrder, ScrubReport
 from appliance.engine.interface import Health
 from appliance.engine.mirror.superblock import TEXT_BYTES_MAX, Superblock, format_drive
 from appliance.system.files import DirectoryVolume
 
 HealthOf = Callable[[str], Awaitable[Health | None]]
+ScrubOf = Callable[[str, ScrubOrder], Awaitable[ScrubReport]]
 
 CLAIM_STEPS: Final = 4
 MIRROR_MEMBERS: Final = 2
@@ -52,6 +56,11 @@ _ID_BYTES: Final = 16
 async def no_health(mirror: str) -> Health | None:
     """Where no store can be asked."""
     return None
+
+
+async def no_scrub(mirror: str, order: ScrubOrder) -> ScrubReport:
+    """Where no store can be asked."""
+    raise Unavailable(f"the store of mirror {mirror} does not answer")
 
 
 class Disks:
@@ -67,6 +76,7 @@ class Disks:
         entropy: Entropy,
         owners: Owners | None = None,
         health_of: HealthOf = no_health,
+        scrub_of: ScrubOf = no_scrub,
     ) -> None:
         self._bay = bay
         self._mirrors_directory = mirrors_directory
@@ -75,6 +85,7 @@ class Disks:
         self._entropy = entropy
         self._owners = owners
         self._health_of = health_of
+        self._scrub_of = scrub_of
         self._book = JobBook(clock, entropy)
         self._reality = Reality(bay, mirrors_directory, owners)
         self._resyncs = reports.Resyncs(clock)
@@ -275,7 +286,19 @@ class Disks:
 
     async def _mirror_report(self, name: str) -> MirrorReport:
         health = await self._health_of(name)
-        return reports.mirror_report(self.assembly(name), health, self._resyncs)
+        report = reports.mirror_report(self.assembly(name), health, self._resyncs)
+        if health is None:
+            return report
+        with contextlib.suppress(ApplianceError):
+            scrub = await self._scrub_of(name, ScrubOrder.LOOK)
+            report = dataclasses.replace(report, scrub=scrub)
+        return report
+
+    async def scrub(self, name: str, order: ScrubOrder) -> ScrubReport:
+        """Begin, pause, resume or cancel a mirror's scrub, or look at it. Raises ``NotFound``,
+        ``Refused``, ``Unavailable``."""
+        self.assembly(name)
+        return await self._scrub_of(name, order)
 
     def jobs(self) -> Sequence[Job]:
         """Running jobs and the last ended ones, oldest first."""

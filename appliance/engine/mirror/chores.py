@@ -1,5 +1,5 @@
-"""What a store does beside its commits: checkpoints, bringing drives in, and what operators say of
-that.
+"""What a store does beside its commits: checkpoints, bringing drives in, scrubs, and what
+operators say of that.
 
 Owns the chores' thread, the signal that clients are active, and the drivers of long work.
 Invariant: whatever of it touches the store does so as a command between two batches.
@@ -12,16 +12,19 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import Any, Final
 
 from appliance.core.errors import ApplianceError, InvalidInput, Unavailable
-from appliance.core.ports import Clock
+from appliance.core.ports import Clock, Entropy
 from appliance.engine.mirror.committer_thread import Command
 from appliance.engine.mirror.resync_driver import ResyncDriver
+from appliance.engine.mirror.scrub_driver import ScrubDriver, ScrubPorts
 from appliance.engine.mirror.state import StoreSettings
 from appliance.engine.mirror.store import Store
 from appliance.engine.mirror.throttle import Activity
 from appliance.runtime.ipc import Handler, Peer
+from appliance.runtime.lanes import ThreadLanes
 
 CHORES_EVERY_S: Final = 0.5
 
@@ -32,15 +35,31 @@ class Chores:
     """Made, started and ended by the service."""
 
     def __init__(
-        self, clock: Clock, settings: StoreSettings, put: Callable[[Command], None]
+        self,
+        clock: Clock,
+        entropy: Entropy,
+        settings: StoreSettings,
+        put: Callable[[Command], None],
+        alert: Callable[[str], None],
     ) -> None:
-        """``put`` hands a command to the committer."""
+        """``put`` hands a command to the committer; ``alert`` tells the operator."""
         self._put = put
         self._store: Store | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="chores", daemon=True)
         self.activity: Final = Activity(clock)
         self.resync: Final = ResyncDriver(clock, self.command, self.activity, settings)
+        ports = ScrubPorts(
+            clock,
+            entropy,
+            self.activity,
+            self.command,
+            lambda: closing(ThreadLanes(clock)),
+            alert,
+        )
+        self.scrub: Final = ScrubDriver(
+            ports, every_s=settings.scrub_every_s, pace=settings.scrub_pace
+        )
 
     def start(self) -> None:
         """Begin."""
@@ -50,6 +69,7 @@ class Chores:
         """Nothing new is begun. Idempotent."""
         self._ended.set()
         self.resync.use(None)
+        self.scrub.use(None)
 
     def join(self, timeout_s: float) -> None:
         """Wait for the thread. Blocking."""
@@ -60,10 +80,15 @@ class Chores:
         """This store is open now. Any thread."""
         self._store = store
         self.resync.use(store)
+        self.scrub.use(store)
 
     def handlers(self) -> Mapping[str, Handler]:
         """What gateways and control say."""
-        return {"active": self._on_active, "resync": self._on_resync}
+        return {
+            "active": self._on_active,
+            "resync": self._on_resync,
+            "scrub": self.scrub.on_order,
+        }
 
     async def _on_active(self, _peer: Peer, _message: Any) -> None:
         """A gateway serves reads, of which the store would not know."""
@@ -111,5 +136,6 @@ class Chores:
             try:
                 store.checkpoint_if_due()
                 self.resync.step()
+                self.scrub.step()
             except ApplianceError as error:
                 _log.warning("a chore failed and is tried again: %s", error)

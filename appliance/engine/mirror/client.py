@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from appliance.core.errors import DriveFault, Unavailable
 from appliance.core.ports import Clock, Entropy
+from appliance.core.scrubs import ScrubOrder, ScrubReport
 from appliance.engine.interface import (
     Batch,
     BlobRef,
@@ -195,6 +196,11 @@ class MirrorEngine:
         """An operator's word for the store's work beside its commits. Raises ``InvalidInput``,
         ``Refused``, ``Unavailable``."""
         await self._port.order(what, message)
+
+    async def scrub(self, order: ScrubOrder) -> ScrubReport:
+        """Say something about the mirror's scrub, and learn how it stands. Raises ``Refused``,
+        ``Unavailable``."""
+        return await self._port.scrub(order)
 
     async def close(self) -> None:
         """See ``Engine``."""

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
+from appliance.core.documents import from_document
 from appliance.core.errors import Unavailable, Unreachable
 from appliance.core.ports import Clock
+from appliance.core.scrubs import ScrubOrder, ScrubReport
 from appliance.engine.interface import Health
 from appliance.engine.mirror.messages import MembersView, decode_health
 from appliance.engine.mirror.service import StoreService
@@ -39,6 +41,11 @@ class StorePort(Protocol):
         ...
 
     async def health(self) -> Health: ...
+
+    async def scrub(self, order: ScrubOrder) -> ScrubReport:
+        """Say something about the scrub, and learn how it stands. Does not wait for it. Raises
+        ``Refused``, ``Unavailable``."""
+        ...
 
     def suspect(self, drive: str, place: bytes, reason: str) -> None:
         """Tell the store of a bad copy. Never waits, never raises. On the loop."""
@@ -86,6 +93,10 @@ class LocalPort:
     async def health(self) -> Health:
         """See ``StorePort``."""
         return await self._service.health()
+
+    async def scrub(self, order: ScrubOrder) -> ScrubReport:
+        """See ``StorePort``."""
+        return await asyncio.to_thread(self._service.scrub, order)
 
     def suspect(self, drive: str, place: bytes, reason: str) -> None:
         """See ``StorePort``."""
@@ -141,6 +152,14 @@ class PeerPort:
         if peer is None:
             raise Unavailable("the store cannot be reached")
         return decode_health(await peer.call("health", timeout_s=CALL_TIMEOUT_S))
+
+    async def scrub(self, order: ScrubOrder) -> ScrubReport:
+        """See ``StorePort``."""
+        peer = self._peer
+        if peer is None:
+            raise Unavailable("the store cannot be reached")
+        answer = await peer.call("scrub", order.value, timeout_s=CALL_TIMEOUT_S)
+        return from_document(ScrubReport, answer)
 
     def suspect(self, drive: str, place: bytes, reason: str) -> None:
         """See ``StorePort``."""

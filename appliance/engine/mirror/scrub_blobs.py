@@ -156,9 +156,15 @@ class BlobScrub:
                 return Mend.VOID
             target = members[drive].volume
             try:
-                with kit.throttle.piece(file_bytes(blob.size_bytes)):
-                    target.make_directory(path.rpartition("/")[0])
-                    copy_blob(members[source].volume, path, target, path + MENDED_SUFFIX, blob)
+                target.make_directory(path.rpartition("/")[0])
+                copy_blob(
+                    members[source].volume,
+                    path,
+                    target,
+                    path + MENDED_SUFFIX,
+                    blob,
+                    kit.throttle.piece,
+                )
             except DataLost:
                 return Mend.FAILED
             except DriveFault as fault:

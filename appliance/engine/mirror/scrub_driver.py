@@ -9,14 +9,18 @@ finishing or by the operator's word; whatever interrupts it, it goes on at its c
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import dataclasses
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
-from appliance.core.errors import ApplianceError, DriveFault, Refused, Unavailable
+from appliance.core.documents import to_document
+from appliance.core.errors import ApplianceError, DriveFault, InvalidInput, Refused, Unavailable
 from appliance.core.ports import Clock, Entropy, Lanes
 from appliance.core.scrubs import ScrubOrder, ScrubReport, ScrubRun, ScrubState
 from appliance.engine.mirror import scrub_book
@@ -40,14 +44,15 @@ CommandBlocking: TypeAlias = Callable[[Callable[[Store], object]], object]
 
 @dataclass(frozen=True, slots=True)
 class ScrubPorts:
-    """What a driver is given. ``lanes`` makes lanes for one run; ``told`` hears how one ended."""
+    """What a driver is given. ``lanes`` makes lanes for one run; ``alert`` tells the operator of
+    what needs one."""
 
     clock: Clock
     entropy: Entropy
     activity: Activity
     command: CommandBlocking
-    lanes: Callable[[], Lanes]
-    told: Callable[[str], None]
+    lanes: Callable[[], AbstractContextManager[Lanes]]
+    alert: Callable[[str], None]
 
 
 class _Run:
@@ -82,6 +87,7 @@ class ScrubDriver:
         self._cancelled = False
         self._unsaved = False
         self._waiting = ""
+        self._trouble = ""
         self._not_before_s = float("-inf")
         self._stepped_s: float | None = None
         self._saved_s = float("-inf")
@@ -98,12 +104,23 @@ class ScrubDriver:
                 self._store = None
 
     def order(self, order: ScrubOrder) -> ScrubReport:
-        """The operator's word, and how things stand then. Does not wait. Raises ``Refused``,
+        """The operator's word, remembered on return, and how things stand then. Raises ``Refused``,
         ``Unavailable``."""
         with self._lock:
             if order is not ScrubOrder.LOOK:
                 self._obey(order)
+                if self._store is not None and self._unsaved:
+                    self._save(self._store)
             return self._report()
+
+    async def on_order(self, _peer: object, message: Any) -> object:
+        """The store's ``scrub`` method: an order's value to a ``ScrubReport`` as a document. Off
+        the loop, for whoever saves the page holds the lock while a disk writes."""
+        try:
+            order = ScrubOrder(message)
+        except ValueError as error:
+            raise InvalidInput(f"cannot obey {message!r}: it is no order for a scrub") from error
+        return to_document(await asyncio.to_thread(self.order, order))
 
     def _obey(self, order: ScrubOrder) -> None:
         page = self._page
@@ -145,7 +162,7 @@ class ScrubDriver:
                 state = ScrubState.PAUSED
             elif self._waiting or self._run is None or not self._run.is_alive:
                 state = ScrubState.WAITING
-            reason = self._waiting if state is ScrubState.WAITING else ""
+            reason = self._waiting or self._trouble if state is ScrubState.WAITING else ""
             current = self._tally.report(state, reason=reason)
         next_in_s = None
         if self._every_s and page.current is None:
@@ -211,31 +228,37 @@ class ScrubDriver:
             return
         if page.paused or self._waiting or now_s < self._not_before_s:
             return
-        if self._run is not None and self._run.is_alive:
+        if self._run is not None and self._run.is_alive and self._run.store is store:
             return
+        # A run on an earlier store may hang in a drive that failed: it is left behind.
+        self._tally, self._trouble = copy.deepcopy(tally), ""
         throttle = Throttle(self._ports.clock, self._ports.activity, self._pace)
-        self._run = run = _Run(store, throttle, tally)
+        self._run = run = _Run(store, throttle, self._tally)
         run.thread = threading.Thread(target=self._work, args=(run,), name="scrub", daemon=True)
         run.thread.start()
 
     # -- the scrub's thread --------------------------------------------------------------------
 
     def _work(self, run: _Run) -> None:
-        lanes = self._ports.lanes()
-        commit = Committing(lambda work: self._ports.command(lambda _store: work()))
-        means = ScrubMeans(commit, lanes, run.throttle, run.tally, lambda: self._progressed(run))
-        scrub = run.store.scrub(means)
+        ports = self._ports
+        commit = Committing(lambda work: ports.command(lambda _store: work()))
         try:
-            finished = scrub.run()
+            with ports.lanes() as lanes:
+                scrub = run.store.scrub(
+                    ScrubMeans(
+                        commit, lanes, run.throttle, run.tally, lambda: self._progressed(run)
+                    )
+                )
+                finished = scrub.run()
         except ApplianceError as error:
             with self._lock:
-                self._not_before_s = self._ports.clock.monotonic_s() + RETRY_AFTER_S
+                self._not_before_s = ports.clock.monotonic_s() + RETRY_AFTER_S
                 if self._store is run.store and not self._cancelled:
-                    self._waiting = str(error)
+                    self._trouble = str(error)
                     _log.warning("the scrub was interrupted and goes on later: %s", error)
             return
         with self._lock:
-            if finished:
+            if finished and self._run is run:
                 self._end(ScrubState.FINISHED)
                 self._save(run.store)
         if scrub.wrong_index is not None:
@@ -272,7 +295,7 @@ class ScrubDriver:
         if state is ScrubState.FINISHED:
             _log.info("the scrub is finished: %d bad, %d repaired", run.found, run.repaired)
         if run.unrepairable:
-            ports.told(
+            ports.alert(
                 f"the scrub found {run.unrepairable} bad copies that no good one was found for; "
                 "see `appliance mirror status`"
             )
@@ -288,4 +311,5 @@ class ScrubDriver:
         try:
             scrub_book.save(store.index_directory, page)
         except DriveFault as fault:
+            self._unsaved = True
             _log.warning("how far the scrub is cannot be saved: %s", fault)

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from appliance.core.errors import ApplianceError, DriveFault, Refused, Unavailable
 from appliance.core.ports import Clock, Entropy
+from appliance.core.scrubs import ScrubOrder, ScrubReport
 from appliance.engine.interface import Health
 from appliance.engine.mirror.assembled import NotYet, Orders
 from appliance.engine.mirror.assembly import AssemblyMessage, open_drive
@@ -91,7 +92,7 @@ class StoreService:
         self._suspects = Suspects(self._thread.put)
         callbacks = Callbacks(self._alert, self._tell_members, retire, discard)
         self._opener = StoreOpener(clock, entropy, self._settings, callbacks)
-        self._chores = Chores(clock, self._settings, self._thread.put)
+        self._chores = Chores(clock, entropy, self._settings, self._thread.put, self._alert)
 
     def start(self, assembly: object) -> None:
         """Begin with what control says is there: the ``assembly`` message. Does not wait. Raises
@@ -176,6 +177,10 @@ class StoreService:
     def counters(self) -> dict[str, int]:
         """For metrics."""
         return {} if self._store is None else self._store.counts()
+
+    def scrub(self, order: ScrubOrder) -> ScrubReport:
+        """See ``ScrubDriver.order``. Blocking, any thread."""
+        return self._chores.scrub.order(order)
 
     def suspect(self, drive: str, place: bytes) -> None:
         """A reader found a bad copy, or a bad index."""

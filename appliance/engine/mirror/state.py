@@ -23,6 +23,7 @@ from appliance.engine.mirror.throttle import Pace
 from appliance.engine.mirror.votes import VoteFailed, Votes
 
 INLINE_LIMIT_BYTES_DEFAULT: Final = 256 * 1024
+SCRUB_EVERY_S_DEFAULT: Final = 30 * 86_400.0
 
 
 def _close(volume: Volume) -> None:
@@ -58,6 +59,9 @@ class StoreSettings:
     resync_pace: Pace = Pace()  # noqa: RUF009 - immutable
     resync_threads: int = 4
     """Blobs and segments that a state transfer copies at a time while no client is active."""
+    scrub_every_s: float = SCRUB_EVERY_S_DEFAULT
+    """Time of service between two scrubs; 0: only when told."""
+    scrub_pace: Pace = Pace()  # noqa: RUF009 - immutable
 
 
 def reserve_for(total_bytes: int) -> int:

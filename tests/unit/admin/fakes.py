@@ -20,6 +20,7 @@ from appliance.core.admin import (
 from appliance.core.drives import Drive, DriveKind, Signature
 from appliance.core.errors import ApplianceError, NotFound
 from appliance.core.jobs import Job, JobState
+from appliance.core.scrubs import DriveScrub, ScrubOrder, ScrubReport, ScrubRun, ScrubState
 
 FREE = DriveReport(
     Drive("ata-ONE_S1", DriveKind.DISK, "/dev/sdb", 4 * 10**12, serial="S1", model="ONE"),
@@ -62,6 +63,30 @@ STATUS = StatusReport(
     roles=(RoleReport("control", "serving", 17),),
     mirrors=(MIRROR,),
 )
+SCRUBBING = ScrubReport(
+    "m0",
+    ScrubRun(ScrubState.RUNNING, "log", 5, 0, 60.0, 25 * 10**9, 100 * 10**9, 180.0),
+)
+SCRUBBED = ScrubReport(
+    "m0",
+    last=ScrubRun(
+        ScrubState.FINISHED,
+        "blobs",
+        5,
+        7,
+        3 * 3600.0,
+        100 * 10**9,
+        100 * 10**9,
+        drives=(
+            DriveScrub("d1", 10**11, bad_batches=1, repaired=1),
+            DriveScrub("d2", 10**11, bad_blobs=2, repaired=1, unrepairable=1),
+        ),
+        index="proven equal to the log",
+        lost=("p: photo[1]",),
+        lost_count=4,
+    ),
+    next_in_s=20 * 86_400.0,
+)
 RUNNING = Job("j1", "claim ata-ONE_S1", JobState.RUNNING, "wiping", 1, 4, 12.5)
 DONE = Job("j1", "claim ata-ONE_S1", JobState.DONE, "passport", 4, 4, result="d1")
 
@@ -76,6 +101,8 @@ class FakeManagers:
     job_states: list[Job] = field(default_factory=lambda: [RUNNING, DONE])
     claims: list[tuple[str, str | None]] = field(default_factory=list)
     created: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    scrubs: list[ScrubReport] = field(default_factory=lambda: [SCRUBBING])
+    scrub_orders: list[tuple[str, ScrubOrder]] = field(default_factory=list)
 
     def managers(self) -> Managers:
         """As the API takes them."""
@@ -102,6 +129,11 @@ class FakeManagers:
         self.fail()
         self.created.append((name, tuple(identities)))
         return MIRROR
+
+    async def scrub(self, name: str, order: ScrubOrder) -> ScrubReport:
+        self.fail()
+        self.scrub_orders.append((name, order))
+        return self.scrubs.pop(0) if len(self.scrubs) > 1 else self.scrubs[0]
 
     async def mirror_reports(self) -> Sequence[MirrorReport]:
         self.fail()
