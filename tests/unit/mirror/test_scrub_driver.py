@@ -5,19 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from appliance.core.errors import Refused, Unavailable
-from appliance.core.scrubs import ScrubOrder, ScrubReport, ScrubRun, ScrubState
-from appliance.engine.mirror import scrub_book
-from appliance.engine.mirror.scrub_book import Page
+from appliance.core.scrubs import ScrubOrder, ScrubReport, ScrubState
 from appliance.engine.mirror.scrub_driver import ScrubDriver, ScrubPorts
 from appliance.engine.mirror.scrub_kit import ScrubMeans
-from appliance.engine.mirror.scrub_tally import Cursor, Tally
+from appliance.engine.mirror.scrub_tally import Cursor
 from appliance.engine.mirror.store import Store
 from appliance.engine.mirror.throttle import Activity, Pace
 from appliance.system.files import DirectoryVolume
@@ -384,31 +382,3 @@ def test_a_store_that_only_reads_is_left_alone(rig: Rig) -> None:
     rig.driver.step()
     with pytest.raises(Unavailable):
         rig.order(ScrubOrder.START)
-
-
-# -- the file --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"{", b"[]", b'{"waited_s": -1}', b'{"share": 7}', b'{"cursor": {"blob": "zz"}}'],
-)
-def test_a_file_that_cannot_be_read_is_a_first_page(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / scrub_book.NAME).write_bytes(content)
-    volume = DirectoryVolume(tmp_path, "index")
-    page = scrub_book.load(volume, FixedEntropy())
-    assert page == Page()
-    scrub_book.save(volume, page)
-    assert scrub_book.load(volume, FixedEntropy()) == page
-
-
-def test_a_page_comes_back_as_it_was_saved(tmp_path: Path) -> None:
-    volume = DirectoryVolume(tmp_path, "index")
-    tally = Tally(began_ns=5, total_bytes=100, done_bytes=40, cursor=Cursor(7, log_done=True))
-    tally.of("drive-a").bad_blobs = 3
-    run: ScrubRun = tally.report(ScrubState.RUNNING)
-    page = Page(12.5, 0.95, paused=True, current=run, cursor=tally.cursor)
-    scrub_book.save(volume, page)
-    assert scrub_book.load(volume, FixedEntropy()) == page
-    again = Tally.resumed(run, page.cursor)
-    assert again == replace(tally)
