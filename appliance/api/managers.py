@@ -18,6 +18,7 @@ from appliance.core.admin import (
     NewAccount,
     StatusReport,
 )
+from appliance.core.decisions import Choice
 from appliance.core.jobs import Job
 from appliance.core.scrubs import ScrubOrder, ScrubReport
 
@@ -35,6 +36,10 @@ class DiskManager(Protocol):
 
     async def create_mirror(self, name: str, identities: Sequence[str]) -> MirrorReport:
         """Join two claimed drives to a new mirror."""
+        ...
+
+    async def resolve(self, name: str, choice: Choice, identity: str = "") -> MirrorReport:
+        """Decide what a mirror waits for. Raises ``Refused`` for what it does not wait for."""
         ...
 
     async def mirror_reports(self) -> Sequence[MirrorReport]: ...

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias
 from aiohttp import web
 
 from appliance.api.managers import Managers
+from appliance.core.decisions import Choice
 from appliance.core.documents import to_document
 from appliance.core.errors import InvalidInput
 from appliance.core.scrubs import ScrubOrder
@@ -98,6 +99,18 @@ async def order_scrub(managers: Managers, request: web.Request) -> Answer:
     return Answer(await managers.disks.scrub(request.match_info["mirror"], order))
 
 
+async def resolve_mirror(managers: Managers, request: web.Request) -> Answer:
+    """``{"choice": ..., "drive": ...}`` → ``MirrorReport``, as it is then."""
+    fields = await read_fields(request, {"choice": str}, {"drive": str})
+    try:
+        choice = Choice(fields["choice"])
+    except ValueError as error:
+        known = ", ".join(each.value for each in Choice)
+        raise InvalidInput(f"cannot read the request: choice is one of {known}") from error
+    name = request.match_info["mirror"]
+    return Answer(await managers.disks.resolve(name, choice, fields.get("drive", "")))
+
+
 async def list_jobs(managers: Managers, request: web.Request) -> Answer:
     """Many ``Job``."""
     return Answer(list(managers.disks.jobs()))
@@ -132,6 +145,7 @@ ROUTES: Final = (
     Route("POST", "/mirrors", Access.OPERATE, create_mirror),
     Route("GET", "/mirrors/{mirror}/scrub", Access.READ, get_scrub),
     Route("POST", "/mirrors/{mirror}/scrub", Access.OPERATE, order_scrub),
+    Route("POST", "/mirrors/{mirror}/resolve", Access.OPERATE, resolve_mirror),
     Route("GET", "/jobs", Access.READ, list_jobs),
     Route("GET", "/jobs/{job}", Access.READ, get_job),
     Route("GET", "/accounts", Access.READ, list_accounts),

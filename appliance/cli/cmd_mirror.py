@@ -70,7 +70,7 @@ def mirror_status(context: Context, name: str | None) -> None:
       appliance mirror status
       appliance mirror status m0 --json
     """
-    reports = _chosen(context.client.mirrors(), name)
+    reports = chosen_reports(context.client.mirrors(), name)
     if context.output.as_json:
         context.output.document(reports)
     elif not reports:
@@ -79,7 +79,8 @@ def mirror_status(context: Context, name: str | None) -> None:
         show(context.output, reports)
 
 
-def _chosen(reports: list[MirrorReport], name: str | None) -> list[MirrorReport]:
+def chosen_reports(reports: list[MirrorReport], name: str | None) -> list[MirrorReport]:
+    """All, or the one of that name. Raises ``NotFound``."""
     if name is None:
         return reports
     found = [report for report in reports if report.name == name]
@@ -104,6 +105,8 @@ def show(output: Output, reports: list[MirrorReport]) -> None:
             output.say(f"  {plain(_resync_text(report))}  {eta(report.resync_eta_s)}")
         for line in scrub_lines(report.scrub) if report.scrub is not None else ():
             output.say(f"  {plain(line)}")
+        if report.question:
+            output.say(f"  [bold red]waits for you[/]: appliance mirror resolve {report.name}")
         rows = [_member_row(member) for member in report.members]
         output.table(("  DRIVE", "SERIAL", "STATE", "AT", "NOTE"), rows)
 
@@ -113,6 +116,8 @@ def _member_row(member: MemberReport) -> tuple[str, ...]:
         state = "[bold red]missing[/]"
     elif member.in_sync:
         state = "[green]in sync[/]"
+    elif member.detached:
+        state = "[bold red]detached[/]"
     else:
         state = "[yellow]present[/]"
     notes = [member.reason] if member.reason else []
@@ -147,13 +152,13 @@ def follow_resync(context: Context, name: str | None) -> None:
       appliance mirror resync m0
     """
     client = context.client
-    reports = _chosen(client.mirrors(), name)
+    reports = chosen_reports(client.mirrors(), name)
     if not reports:
         raise NotFound("cannot follow a resync: there is no mirror; see `appliance drive list`")
     wanted = reports[0].name
 
     def look() -> Standing:
-        report = _chosen(client.mirrors(), wanted)[0]
+        report = chosen_reports(client.mirrors(), wanted)[0]
         if report.resync_total:
             text = f"{report.name}: {_resync_text(report)}"
             return Standing(
@@ -163,7 +168,7 @@ def follow_resync(context: Context, name: str | None) -> None:
         return Standing(f"{report.name}: {report.state}", 0, 0, not waiting)
 
     context.output.follow(look)
-    final = _chosen(client.mirrors(), wanted)
+    final = chosen_reports(client.mirrors(), wanted)
     if context.output.as_json:
         context.output.document(final)
     else:

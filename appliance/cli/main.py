@@ -21,6 +21,7 @@ from appliance.cli.cmd_completion import completion
 from appliance.cli.cmd_dev import dev
 from appliance.cli.cmd_drive import drive
 from appliance.cli.cmd_mirror import mirror
+from appliance.cli.cmd_mirror_resolve import resolve_mirror
 from appliance.cli.cmd_offline import export_mirror, inspect_drive, keys, verify_mirror
 from appliance.cli.cmd_scrub import scrub
 from appliance.cli.cmd_status import status
@@ -80,6 +81,7 @@ def appliance(context: Context, socket_path: Path | None) -> None:
 for _command in (drive, mirror, account, bucket, keys, status, dev, completion):
     appliance.add_command(_command)
 drive.add_command(inspect_drive)
+mirror.add_command(resolve_mirror)
 mirror.add_command(verify_mirror)
 mirror.add_command(export_mirror)
 mirror.add_command(scrub)

@@ -21,6 +21,7 @@ from appliance.core.admin import (
     NewAccount,
     StatusReport,
 )
+from appliance.core.decisions import Choice
 from appliance.core.documents import from_document
 from appliance.core.jobs import Job
 from appliance.core.scrubs import ScrubOrder, ScrubReport
@@ -89,6 +90,13 @@ class Client:
         if order is ScrubOrder.LOOK:
             return from_document(ScrubReport, self._call("GET", path))
         return from_document(ScrubReport, self._call("POST", path, {"order": order.value}))
+
+    def resolve_mirror(
+        self, name: str, choice: Choice, *, drive: str | None = None
+    ) -> MirrorReport:
+        """Decide what the mirror waits for; how it is then."""
+        fields = {"choice": choice.value, "drive": drive}
+        return from_document(MirrorReport, self._call("POST", f"/mirrors/{name}/resolve", fields))
 
     def jobs(self) -> list[Job]:
         """Running jobs and the last ended ones."""

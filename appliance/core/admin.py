@@ -50,6 +50,17 @@ class MemberReport:
     reason: str = ""
     read_errors: int = 0
     repaired: int = 0
+    detached: bool = False
+    """Nobody writes to it: its history went its own way, or it is a clone."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriveChoice:
+    """A drive an operator may decide for, and what is known of it."""
+
+    drive_id: str
+    serial: str = ""
+    words: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,12 @@ class MirrorReport:
     resync_total: int = 0
     resync_eta_s: float | None = None
     scrub: ScrubReport | None = None
+    question: str = ""
+    """What it waits for an operator to decide: see ``core.decisions``."""
+    choices: tuple[DriveChoice, ...] = ()
+    lost: tuple[str, ...] = ()
+    """Records that no drive has; ``lost_more`` is how many are not named."""
+    lost_more: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,7 @@ from appliance.daemon.setup import (
 from appliance.daemon.units import gateway_unit, leave_to_supervisor, start_store, start_unit
 from appliance.runtime.clock import SystemClock, SystemEntropy
 from appliance.runtime.handover import SocketGiver
+from appliance.runtime.link import Link
 from appliance.runtime.unix_sockets import Credentials
 from appliance.system import descriptors
 
@@ -147,7 +148,9 @@ class Control:
         master = read_master_key(master_key_file(config), os.environ.get("CREDENTIALS_DIRECTORY"))
         have_store = leave_to_supervisor if config.development.enabled else start_store
         connect = partial(engines.connect, config, role="control")
-        self._mirrors = Mirrors(connect, have_store)
+        self._mirrors = Mirrors(
+            connect, have_store, lambda name: Link(config.store_socket(name), role="operator")
+        )
         engine = self._mirrors.records
         recovery = read_recovery_public(recovery_file(config))
         vault = Vault(engine, master, self._entropy, recovery)
@@ -172,6 +175,7 @@ class Control:
             owners=self._owners,
             health_of=self._mirrors.health_of,
             scrub_of=self._mirrors.scrub_of,
+            override=self._mirrors.override,
         )
         parts = Parts(
             self._disks,

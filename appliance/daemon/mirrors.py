@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from appliance.core.errors import ApplianceError, Unavailable
@@ -19,14 +19,18 @@ from appliance.core.scrubs import ScrubOrder, ScrubReport
 from appliance.daemon.deferred import DeferredEngine
 from appliance.engine.interface import Engine, Health
 from appliance.engine.mirror.client import MirrorEngine
+from appliance.engine.mirror.messages import decode_health
 from appliance.runtime.complaints import Complaints
+from appliance.runtime.link import Link
 
 HEALTH_S: Final = 2.0
+OVERRIDE_S: Final = 10.0
 RETRY_S: Final = 1.0
 _log = logging.getLogger(__name__)
 
 Connect = Callable[[str], Awaitable[Engine]]
 """Connects to the store of a mirror; waits until it serves."""
+LineTo = Callable[[str], Link]
 StartStore = Callable[[str], Awaitable[None]]
 """Has the store of a mirror run, if it does not. Idempotent."""
 
@@ -34,7 +38,10 @@ StartStore = Callable[[str], Awaitable[None]]
 class Mirrors:
     """Used from one event loop."""
 
-    def __init__(self, connect: Connect, start_store: StartStore) -> None:
+    def __init__(
+        self, connect: Connect, start_store: StartStore, line_to: LineTo | None = None
+    ) -> None:
+        """``line_to`` gives the plain connection to a store that may not serve."""
         self.records: Final = DeferredEngine()
         """The engine that holds the appliance's own records."""
         self.known: Final = asyncio.Event()
@@ -43,6 +50,8 @@ class Mirrors:
         """Set once ``records`` answers."""
         self._connect = connect
         self._start_store = start_store
+        self._line_to = line_to
+        self._lines: dict[str, Link] = {}
         self._engines: dict[str, Engine] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -56,9 +65,25 @@ class Mirrors:
         if name not in self._tasks:
             self._tasks[name] = asyncio.create_task(self._bring_up(name), name=f"mirror {name}")
             self.known.set()
+            if self._line_to is not None:
+                self._lines[name] = line = self._line_to(name)
+                line.start()
+
+    async def override(self, name: str, message: Mapping[str, object]) -> None:
+        """Give a store the operator's word, whether it serves or not. Raises ``Unavailable``."""
+        line = self._lines.get(name)
+        if line is None:
+            raise Unavailable(f"cannot reach the store of mirror {name}: it was never there")
+        await line.call("override", dict(message), timeout_s=OVERRIDE_S)
 
     async def health_of(self, name: str) -> Health | None:
-        """The store's word; None while it does not answer."""
+        """The store's word, also while it does not serve; None while it does not answer."""
+        line = self._lines.get(name)
+        if line is not None and line.connected:
+            try:
+                return decode_health(await line.call("health", timeout_s=HEALTH_S))
+            except ApplianceError:
+                return None
         engine = self._engines.get(name)
         if engine is None:
             return None
@@ -86,6 +111,8 @@ class Mirrors:
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        for line in self._lines.values():
+            await line.close()
         for engine in self._engines.values():
             await engine.close()
         self._engines.clear()

@@ -26,6 +26,7 @@ from appliance.control.disks.creation import (
     made_mirror_id,
     unfinished_mirror_id,
 )
+from appliance.control.disks.decisions import Override, decide, no_override
 from appliance.control.disks.jobs import JobBook, JobHandle
 from appliance.control.disks.passport import Membership, Passport, write_passport
 from appliance.control.disks.permissions import (
@@ -36,6 +37,7 @@ from appliance.control.disks.permissions import (
 )
 from appliance.control.disks.reality import BLOCKING_S_MAX, Reality, Subscriber
 from appliance.core.admin import DriveReport, DriveState, MirrorReport
+from appliance.core.decisions import Choice
 from appliance.core.drives import Drive, label_of, resolve
 from appliance.core.errors import ApplianceError, InvalidInput, Refused, Unavailable
 from appliance.core.jobs import Job
@@ -77,6 +79,7 @@ class Disks:
         owners: Owners | None = None,
         health_of: HealthOf = no_health,
         scrub_of: ScrubOf = no_scrub,
+        override: Override = no_override,
     ) -> None:
         self._bay = bay
         self._mirrors_directory = mirrors_directory
@@ -86,6 +89,7 @@ class Disks:
         self._owners = owners
         self._health_of = health_of
         self._scrub_of = scrub_of
+        self._override = override
         self._book = JobBook(clock, entropy)
         self._reality = Reality(bay, mirrors_directory, owners)
         self._resyncs = reports.Resyncs(clock)
@@ -150,13 +154,22 @@ class Disks:
             if present is not None and force_serial is None and present.passport.mirror is None:
                 return self._book.ended(f"claim {drive.identity}", drive.drive_id)
             free = reports.without_own_mount(drive, present)
-            reports.must_be_claimable(free, reality.present, force_serial)
+            detached = present is not None and await self._is_detached(present)
+            reports.must_be_claimable(free, reality.present, force_serial, detached=detached)
             if present is not None:
                 await reality.put_out(drive.drive_id)
             reality.formatting.add(drive.node)
         return self._book.start(
             f"claim {drive.identity}", partial(self._format, free), total=CLAIM_STEPS
         )
+
+    async def _is_detached(self, present: PresentDrive) -> bool:
+        """Whether its store keeps it out for good: then no mirror loses a copy by a claim."""
+        if present.passport.mirror is None:
+            return False
+        health = await self._health_of(present.passport.mirror.name)
+        members = health.members if health is not None else ()
+        return any(each.drive_id == present.passport.drive_id and each.detached for each in members)
 
     async def _format(self, drive: Drive, handle: JobHandle) -> str:
         """Crash points: anywhere before the passport the drive is one of ours without a passport;
@@ -217,6 +230,13 @@ class Disks:
             new = await reality.blocking(partial(self._new_mirror, name, chosen))
             await reality.blocking(partial(self._create, new, chosen), deadline_s=BLOCKING_S_MAX)
             await reality.reread(chosen)
+        return await self._mirror_report(name)
+
+    async def resolve(self, name: str, choice: Choice, identity: str = "") -> MirrorReport:
+        """Decide what the mirror waits for. Raises ``NotFound``, ``InvalidInput``, ``Refused`` for
+        what it does not wait for, ``Unavailable``."""
+        assembly = self.assembly(name)
+        await decide(assembly, choice, identity, health_of=self._health_of, override=self._override)
         return await self._mirror_report(name)
 
     def _free_drive(self, drives: Sequence[Drive], identity: str) -> PresentDrive:

@@ -12,7 +12,7 @@ from typing import Final
 
 from appliance.control.disks.assembly import Assembly, PresentDrive
 from appliance.control.disks.plan import Trouble
-from appliance.core.admin import DriveReport, DriveState, MemberReport, MirrorReport
+from appliance.core.admin import DriveChoice, DriveReport, DriveState, MemberReport, MirrorReport
 from appliance.core.drives import Drive, Refusal, Signature, claimable, label_of
 from appliance.core.errors import InvalidInput, Refused
 from appliance.core.jobs import estimate_s
@@ -59,11 +59,16 @@ def without_own_mount(drive: Drive, present: PresentDrive | None) -> Drive:
 
 
 def must_be_claimable(
-    drive: Drive, present: Mapping[str, PresentDrive], force_serial: str | None
+    drive: Drive,
+    present: Mapping[str, PresentDrive],
+    force_serial: str | None,
+    *,
+    detached: bool = False,
 ) -> None:
-    """Raises ``Refused`` with every reason and what to do next."""
+    """Raises ``Refused`` with every reason and what to do next. ``detached``: the mirror it was a
+    member of has decided against it."""
     own = present.get(drive.drive_id)
-    if own is not None and own.passport.mirror is not None:
+    if own is not None and own.passport.mirror is not None and not detached:
         raise Refused(
             f"cannot claim {drive.identity}: it is a member of mirror {own.passport.mirror.name}, "
             "which would lose a copy"
@@ -145,7 +150,19 @@ def mirror_report(assembly: Assembly, health: Health | None, resyncs: Resyncs) -
         resync_done=health.resync_done,
         resync_total=health.resync_total,
         resync_eta_s=resyncs.eta_s(assembly.mirror, health),
+        question=health.question.value,
+        choices=tuple(
+            DriveChoice(each, _serial(assembly, each), words)
+            for each, words in health.choices.items()
+        ),
+        lost=tuple(health.lost),
+        lost_more=health.lost_more,
     )
+
+
+def _serial(assembly: Assembly, drive: str) -> str:
+    serials = {each.drive: each.serial for each in assembly.members} | dict(assembly.absent)
+    return serials.get(drive, "")
 
 
 def _member(
@@ -162,4 +179,5 @@ def _member(
         reason=health.reason,
         read_errors=health.read_errors,
         repaired=health.repaired,
+        detached=health.detached,
     )

@@ -244,10 +244,12 @@ class StoreService:
     async def _on_counters(self, _peer: Peer, _message: Any) -> object:
         return self.counters()
 
-    async def _on_assembly_changed(self, _peer: Peer, message: Any) -> None:
+    async def _on_assembly_changed(self, peer: Peer, message: Any) -> None:
+        _must_be_ours(peer)
         self.assembly_changed(message)
 
-    async def _on_override(self, _peer: Peer, message: Any) -> None:
+    async def _on_override(self, peer: Peer, message: Any) -> None:
+        _must_be_ours(peer)
         self.override(
             forced=bool(message.get("forced")),
             chosen=message.get("chosen"),
@@ -361,6 +363,13 @@ class StoreService:
     def _sweep_soon(self) -> None:
         if not self._closing:
             self._thread.put(Command(lambda store: store.sweep_staging(), _log_failure))
+
+
+def _must_be_ours(peer: Peer) -> None:
+    """Gateways share the socket: only root and this process's own user may decide here. Raises
+    ``Refused``."""
+    if peer.credentials.user_id not in {0, os.geteuid()}:
+        raise Refused("cannot take orders about the mirror from this user")
 
 
 def _stop_reading(store: Store) -> None:

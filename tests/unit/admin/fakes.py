@@ -17,6 +17,7 @@ from appliance.core.admin import (
     RoleReport,
     StatusReport,
 )
+from appliance.core.decisions import Choice
 from appliance.core.drives import Drive, DriveKind, Signature
 from appliance.core.errors import ApplianceError, NotFound
 from appliance.core.jobs import Job, JobState
@@ -103,6 +104,7 @@ class FakeManagers:
     created: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     scrubs: list[ScrubReport] = field(default_factory=lambda: [SCRUBBING])
     scrub_orders: list[tuple[str, ScrubOrder]] = field(default_factory=list)
+    resolved: list[tuple[str, Choice, str]] = field(default_factory=list)
 
     def managers(self) -> Managers:
         """As the API takes them."""
@@ -134,6 +136,11 @@ class FakeManagers:
         self.fail()
         self.scrub_orders.append((name, order))
         return self.scrubs.pop(0) if len(self.scrubs) > 1 else self.scrubs[0]
+
+    async def resolve(self, name: str, choice: Choice, identity: str = "") -> MirrorReport:
+        self.fail()
+        self.resolved.append((name, choice, identity))
+        return MIRROR
 
     async def mirror_reports(self) -> Sequence[MirrorReport]:
         self.fail()
