@@ -110,6 +110,7 @@ class _Votes:
     witness: History | None
     clones: frozenset[str]
     number_seen: int
+    heartbeats: dict[str, int]
     voids: list[Epoch] = field(default_factory=list)
 
     def all_histories(self) -> list[History]:
@@ -146,6 +147,7 @@ def _count(drives: Sequence[DriveVote], witness: WitnessVote | None) -> _Votes:
         witness=None if witness is None else witness.history,
         clones=clones,
         number_seen=max(numbers, default=0),
+        heartbeats={vote.drive_id: vote.heartbeat for vote in drives},
     )
 
 
@@ -256,7 +258,22 @@ def _decide_winner(
             " absent drives hold",
             may_force=True,
         )
-    return _serve(votes, winner, in_sync, force=False)
+    if (witnessed := _outlived(votes, in_sync)) and not forced:
+        names = ", ".join(in_sync)
+        return Refuse(
+            f"cannot serve: drive {witnessed} has seen later starts than drive {names}, and the"
+            " witness is lost: what is there was rolled back; bring its newer state back, or force"
+            " it and lose what only that holds"
+        )
+    return _serve(votes, winner, in_sync, force=forced and bool(witnessed))
+
+
+def _outlived(votes: _Votes, in_sync: tuple[str, ...]) -> str:
+    """Without W: a drive that left and still shows a later heartbeat than every drive in sync.
+    Whoever writes a vote writes the newest heartbeat with it, so they all went back in time."""
+    newest = max(votes.heartbeats[drive] for drive in in_sync)
+    outside = [d for d in votes.histories if d not in in_sync and votes.heartbeats[d] > newest]
+    return outside[0] if outside and votes.witness is None else ""
 
 
 def _doubters(votes: _Votes, winner: History) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ both (``ensure``) before serving.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -259,11 +260,18 @@ class BlobKeeper:
                 or self._rescue(member.volume, blob)
             ]
             for member in members.values():
-                if holders and member not in holders:
-                    self._make_directory(member.volume, blob_directory(blob.blob_id))
-                    path = blob_path(blob.blob_id)
-                    copy_blob(holders[0].volume, path, member.volume, path, blob)
+                if member not in holders:
+                    self._copy_from_any(holders, member, blob)
                 member.volume.flush_directory(blob_directory(blob.blob_id))
+
+    def _copy_from_any(self, holders: Sequence[Member], member: Member, blob: FileBlob) -> None:
+        """A holder whose copy does not verify is passed over."""
+        path = blob_path(blob.blob_id)
+        for holder in holders:
+            self._make_directory(member.volume, blob_directory(blob.blob_id))
+            with contextlib.suppress(DataLost):
+                copy_blob(holder.volume, path, member.volume, path, blob)
+                return
 
     def _rescue(self, volume: Volume, blob: FileBlob) -> bool:
         """A crash before the rename was durable leaves the file in staging. Its length alone proves

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from appliance.core.epochs import Leave, Serve, Standing
@@ -24,8 +25,14 @@ from appliance.engine.mirror.index import Index, Position, newest_index
 from appliance.engine.mirror.log import Log, LogReader
 from appliance.engine.mirror.lost import NAMES_MAX, LostRecord, name_losses
 from appliance.engine.mirror.member import Calls, Member
-from appliance.engine.mirror.planner import BatchPlanner, Tail
-from appliance.engine.mirror.rebuild import condemn, copy_for_reading, open_index, replay
+from appliance.engine.mirror.planner import BatchPlanner
+from appliance.engine.mirror.rebuild import (
+    condemn,
+    copy_for_reading,
+    open_index,
+    replay,
+    tail_after,
+)
 from appliance.engine.mirror.recovery import LogRecovery, file_blobs, recover_logs
 from appliance.engine.mirror.roll_call import call_roll
 from appliance.engine.mirror.starts import Starts
@@ -144,11 +151,13 @@ class _Start:
         segment_size = self._open_members(serve, roll.found)
         self._index, position = self._open_index()
         everywhere = position is not None and self._everywhere(position)
+        ensure = partial(BlobKeeper(self._calls).ensure, self._members)
         recovery = recover_logs(
             self._members,
-            _tail_after(position) if everywhere else None,
+            tail_after(position) if everywhere else None,
             accept_losses=self._orders.accept_losses,
             chosen=self._orders.chosen,
+            ensure=ensure,
         )
         if position is not None and recovery.last is None:
             recovery.last = self._rewrite(position)
@@ -159,10 +168,10 @@ class _Start:
                 return self._open_for_reading(serve, segment_size, recovery, position, lost)
         for loss in (*recovery.losses, *(one.words() for one in lost[:NAMES_MAX])):
             self._callbacks.alert(f"lost, as accepted: {loss}")
-        BlobKeeper(self._calls).ensure(self._members, file_blobs(recovery.last))
+        ensure(file_blobs(recovery.last))
         log = next(iter(self._members.values())).log
         recovery.rebuilt_index = position is None
-        recovery.replayed_batches = replay(self._index, log, _tail_after(position))
+        recovery.replayed_batches = replay(self._index, log, tail_after(position))
         opened = self._opened(serve, segment_size, recovery, [])
         self._settle_epoch(opened.state, serve, recovery)
         if self._orders.resume:
@@ -185,7 +194,7 @@ class _Start:
         directory, path = self._assembly.index_directory, self._assembly.index_path
         mirror_id = bytes.fromhex(self._assembly.mirror_id)
         self._index = copy_for_reading(self._index, directory, path, mirror_id)
-        replay(self._index, next(iter(self._members.values())).log, _tail_after(position))
+        replay(self._index, next(iter(self._members.values())).log, tail_after(position))
         opened = self._opened(serve, segment_size, recovery, list(recovery.losses))
         opened.lost = lost
         return opened
@@ -374,14 +383,6 @@ class _Start:
             self._witness.close()
             self._witness = None
         state.votes.make_witness()
-
-
-def _tail_after(position: Position | None) -> Tail | None:
-    if position is None:
-        return None
-    return Tail(
-        position.sequence, position.crc, position.segment, position.generation, position.end
-    )
 
 
 def _has(log: Log, position: Position) -> bool:

@@ -93,6 +93,15 @@ def _open_sound(path: str, mirror_id: bytes, is_in_log: Callable[[Position], boo
     return None
 
 
+def tail_after(position: Position | None) -> Tail | None:
+    """The end of the log as the index knows it."""
+    if position is None:
+        return None
+    return Tail(
+        position.sequence, position.crc, position.segment, position.generation, position.end
+    )
+
+
 def replay(index: Index, log: Log, after: Tail | None) -> int:
     """Apply what the log has behind ``after``; how many batches. Raises ``DriveFault``."""
     batches = (found for found in log.scan(after) if isinstance(found, DecodedBatch))

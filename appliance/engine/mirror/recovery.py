@@ -11,9 +11,9 @@ Every step may be cut short and done again: each only makes one drive more like 
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 from appliance.core.errors import DriveFault
 from appliance.engine.mirror.accepted import Loss, loss_of, read_losses, write_losses
@@ -31,6 +31,8 @@ from appliance.engine.mirror.segment import (
 ROUNDS_MAX: Final = 4
 """Repairs may uncover what lay behind the damage; more rounds than this mean a failing drive."""
 COPY_BYTES: Final = 1024 * 1024
+Ensure: TypeAlias = Callable[[Sequence[FileBlob]], None]
+"""Sees to it that every member has these blobs, durably."""
 
 
 @dataclass(slots=True)
@@ -78,11 +80,13 @@ def recover_logs(
     *,
     accept_losses: bool = False,
     chosen: str | None = None,
+    ensure: Ensure = lambda blobs: None,
 ) -> LogRecovery:
     """Make the members' logs one. ``after``: everything up to there is known good (the index has
     applied it from this log). ``accept_losses``: go on without what no drive has, and remember that
-    on every drive. ``chosen``: the drive that is right where two contradict each other. Raises
-    ``DriveFault``, also for a drive that cannot be made equal: then the other one has it all."""
+    on every drive. ``chosen``: the drive that is right where two contradict each other. ``ensure``:
+    called with the blobs of a batch before it is copied to a drive. Raises ``DriveFault``, also
+    for a drive that cannot be made equal: then the other one has it all."""
     recovery = LogRecovery()
     for member in members.values():
         recovery.accepted |= read_losses(member.volume)
@@ -94,7 +98,7 @@ def recover_logs(
         changed = _align_segments(members, surveys, recovery)
         changed = _repair(members, surveys, recovery) or changed
         if not changed:
-            changed = _copy_tail(members, surveys, recovery)
+            changed = _copy_tail(members, surveys, recovery, ensure)
         if not changed:
             break
     else:
@@ -186,6 +190,11 @@ def _repair(
             peer = _sound_peer(drive, damage, members, surveys)
             if peer is None and any(known.covers(damage) for known in recovery.accepted):
                 continue
+            if peer is None and _was_never_used(drive, damage, surveys):
+                members[drive].log.remove(damage.segment)
+                recovery.count(drive)
+                changed = True
+                continue
             if peer is None:
                 recovery.unaccepted.add(loss_of(damage))
                 recovery.losses.append(
@@ -212,6 +221,22 @@ def _sound_peer(
         if not any(damage.overlaps(theirs) for theirs in found.damage):
             return other
     return None
+
+
+def _was_never_used(drive: str, damage: Damage, surveys: Mapping[str, Survey]) -> bool:
+    """Whether a segment whose header does not verify was only being prepared: what is used lies on
+    every in-sync drive, and a manifest that named it would have told that it is missing there."""
+    others = [found for other, found in surveys.items() if other != drive]
+    return (
+        bool(others)
+        and damage.generation == 0
+        and damage.first_sequence == 0
+        and all(
+            found.table.get(damage.segment) is None
+            and all(theirs.segment != damage.segment for theirs in found.damage)
+            for found in others
+        )
+    )
 
 
 def _copy_damaged(source: Member, target: Member, damage: Damage) -> None:
@@ -256,7 +281,10 @@ def copy_segment(source: Member, target: Member, segment: int) -> None:
 
 
 def _copy_tail(
-    members: Mapping[str, Member], surveys: Mapping[str, Survey], recovery: LogRecovery
+    members: Mapping[str, Member],
+    surveys: Mapping[str, Survey],
+    recovery: LogRecovery,
+    ensure: Ensure,
 ) -> bool:
     """A batch that reached only some drives was never acknowledged, but may be: it is copied to
     the others, never dropped once it was whole anywhere. Returns whether anything was done."""
@@ -270,9 +298,13 @@ def _copy_tail(
             recovery.lied.append(drive)
         for batch in members[ahead].log.scan(found.tail):
             if isinstance(batch, DecodedBatch):
+                ensure(file_blobs(batch))  # a drive that lost more than its last batch lacks them
                 members[drive].log.append(batch)
                 recovery.copied_batches += 1
                 changed = True
+            elif not any(batch.overlaps(known) for known in surveys[ahead].damage):
+                reason = "it does not give back what it showed just before"
+                raise DriveFault(ahead, "recovery", errno.EIO, reason)
     return changed
 
 
@@ -283,5 +315,5 @@ def file_blobs(batch: DecodedBatch | None) -> Sequence[FileBlob]:
     return [
         decode_file_blob(entry.record.blob)
         for entry in batch.entries
-        if entry.record.kind is Kind.PUT and entry.record.blob_kind is BlobKind.FILE
+        if entry.record.kind in {Kind.PUT, Kind.MOVE} and entry.record.blob_kind is BlobKind.FILE
     ]

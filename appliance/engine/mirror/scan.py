@@ -130,6 +130,8 @@ class _Found:
     """A segment as surveyed: its state, and the manifest its first batch carries, if any."""
 
     state: SegmentState
+    is_whole_at_start: bool = False
+    """Whether its first batch is the one ``state.first_sequence`` names."""
     manifest: tuple[int, dict[int, ManifestEntry]] | None = None
 
 
@@ -204,6 +206,7 @@ class LogScan:
         state = SegmentState(segment, header.generation)
         found = self._found[segment] = _Found(state)
         batch = self._verified(window, state, FIRST_OFFSET)
+        found.is_whole_at_start = batch is not None
         if batch is None:
             batch = self._find_later(window, state, FIRST_OFFSET + BLOCK_BYTES, 0)
         if batch is None:
@@ -291,7 +294,9 @@ class LogScan:
         entry = self._listed.get(state.segment)
         if entry is not None and entry.generation == state.generation and entry.last_sequence:
             return entry.last_sequence
-        return follower.first_sequence - 1 if follower is not None else None
+        if follower is None or not self._found[follower.segment].is_whole_at_start:
+            return None  # what is missing between them may have lain at the follower's start
+        return follower.first_sequence - 1
 
     def _walk(
         self, window: _Window, state: SegmentState, start: int

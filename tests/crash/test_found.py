@@ -1,0 +1,87 @@
+"""What exploring crash states has found, each as small as it can be told."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from appliance.core.errors import Refused
+from appliance.engine.mirror.assembled import Orders
+from appliance.engine.mirror.messages import Order
+from appliance.engine.mirror.segment import FIRST_OFFSET, segment_path
+from tests.crash.acts import blob_of, bring_back, commit, put
+from tests.crash.machine import Machine
+
+
+def test_a_drive_that_went_back_in_time_gets_its_blobs_again(machine: Machine) -> None:
+    """Its log was made whole, but of the blobs only the last batch's were looked at."""
+    store = machine.open()
+    commit(store, put(b"early", 1))
+    image = machine.disks["drive-a"].image()
+    data = machine.rng.randbytes(70_000)
+    commit(store, put(b"k", 2)._replace(orders=[Order(b"k", b"0:", b"", machine.stage(data))]))
+    commit(store, put(b"later", 3))
+    commit(store, put(b"last", 4))
+    machine.drop_store()
+    machine.disks["drive-a"].restore_image(image)
+    store = machine.open()
+    assert len(store.members) == 2
+    assert any("lacks batches" in alert for alert in machine.alerts)
+    with machine.reader("drive-a") as reader:
+        assert reader.read_blob(blob_of(machine, b"k"), 0, len(data)) == data
+
+
+def test_a_bad_header_of_a_segment_that_was_never_used_is_no_loss(machine: Machine) -> None:
+    """The power went when one drive had a new segment and the other had not, and it rots there."""
+    store = machine.open()
+    commit(store, put(b"k", 1))
+    machine.drop_store()
+    disk = machine.disks["drive-a"]
+    image = disk.image()
+    disk.restore_image({**image, "log/00000009": image["log/00000002"]})
+    disk.flip("log/00000009", 20)
+    store = machine.open()
+    assert store.losses == []
+    assert not store.stopped
+    assert len(store.members) == 2
+    assert "log/00000009" not in disk.contents()
+
+
+def test_rot_in_the_first_batch_of_the_newest_segment_is_repaired(machine: Machine) -> None:
+    """It was taken for a missing end of the segment before, where there was nothing to repair."""
+    store = machine.open()
+    first = store._state.planner.tail.segment
+    number = 0
+    while store._state.planner.tail.segment == first:
+        number += 1
+        commit(store, put(b"k%d" % number, number, b"z" * 20_000))
+    segment = store._state.planner.tail.segment
+    commit(store, put(b"behind it", 1000))
+    machine.drop_store()
+    machine.disks["drive-b"].flip(segment_path(segment), FIRST_OFFSET + 200)
+    shutil.rmtree(machine.index_directory)
+    machine.index_directory.mkdir()
+    store = machine.open()
+    assert list(store.members) == ["drive-a", "drive-b"]
+    assert store.recovery.repaired == {"drive-b": 1}
+    assert machine.disks["drive-a"].contents() == machine.disks["drive-b"].contents() | {
+        "superblock": machine.disks["drive-a"].contents()["superblock"]
+    }
+
+
+def test_a_drive_and_the_witness_that_went_back_together_are_not_served(machine: Machine) -> None:
+    """Two of three voters. The third one, which joined since, shows a later heartbeat."""
+    store = machine.open()
+    images = {disk: disk.image() for disk in (machine.disks["drive-a"], machine.witness)}
+    store.lose("drive-b", "pulled")
+    bring_back(machine, "drive-b")
+    machine.drop_store()
+    commit(machine.open(), put(b"k", 1))
+    machine.drop_store()
+    for disk, image in images.items():
+        disk.restore_image(image)
+    with pytest.raises(Refused, match="rolled back"):
+        machine.open()
+    store = machine.open(orders=Orders(waited=True, forced=True))
+    assert list(store.members) == ["drive-a"], "as the operator ordered"
