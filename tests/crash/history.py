@@ -51,7 +51,7 @@ class Oracle:
         assert store is not None, "it is open"
         for drive in list(store.members):
             with machine.reader(drive) as reader:
-                found = _contents(reader)
+                found = contents_of(reader)
                 assert machine.suspects == [], f"{drive}: bad copies {machine.suspects}"
             allowed = [self.acked, *self.pending]
             assert found in allowed, _difference(found, allowed, drive)
@@ -65,7 +65,8 @@ class Oracle:
             assert reader.counters(PARTITION) == ({b"n": charged} if charged else {})
 
 
-def _contents(reader: MirrorReader) -> Contents:
+def contents_of(reader: MirrorReader) -> Contents:
+    """All records and their bodies, as a reader finds them. Raises ``DataLost``."""
     found: Contents = {}
     for record in reader.scan(PARTITION, b"", b"\xff", 1000, False):
         blob = None

@@ -115,6 +115,8 @@ class SimulatedDisk:
         self._stable: _Tree = {"": None}
         self._journal: list[tuple[str, str, str, Inode | None]] = []
         self.short_writes: set[int] = set()
+        self.late_writes: set[int] = set()
+        """Writes whose call does not come back: what they write waits in the cache."""
         power.disks.append(self)
 
     def mount(self) -> SimulatedVolume:
@@ -248,6 +250,9 @@ class SimulatedDisk:
         if self.operations in self.short_writes:
             inode.write(offset, data[: len(data) // 2])
             raise DriveFault(self.name, f"write {path}", errno.EIO, "a short write")
+        if self.operations in self.late_writes:
+            inode.write(offset, data)
+            raise DriveTimeout(self.name, f"write {path}", errno.ETIMEDOUT)
         inode.write(self.misdirected_writes.get(self.operations, offset), data)
         self.under_way(stays_on, "write", path)
         if durable and not self.lies_about_flushes:

@@ -49,6 +49,10 @@ class SimulatedClock:
         """The machine is started anew: its monotonic clock begins at zero."""
         self._booted_ns = self._now_ns
 
+    def peek_ns(self) -> int:
+        """The time, without any passing."""
+        return self._now_ns
+
     def now_ns(self) -> int:
         self._now_ns += 1_000
         return self._now_ns + self._wall_ahead_ns

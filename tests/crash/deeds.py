@@ -1,0 +1,135 @@
+"""Deeds: what a machine does while its moments are recorded, and where new ones plug in.
+
+Owns the registry. A deed is one thing the service does in a normal life; the explorer strings them
+together at random and crashes the machine in the midst of each. **A new kind of work of the engine
+is added here, in one function under ``@deed``**: it is then swept by every fault, and counts as a
+fault class of its own (``cut in <name>``) when ``is_counted``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from tests.crash.machine import DRIVES
+from tests.crash.world import World
+
+Act: TypeAlias = Callable[[World], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """``weight``: how often it is drawn. ``needs``: how many members, 0 for any. ``is_counted``:
+    its cuts are a fault class that must have its share. ``is_plain``: no member comes or goes."""
+
+    name: str
+    act: Act
+    weight: int
+    needs: int
+    is_counted: bool
+    is_plain: bool
+
+
+DEEDS: Final[dict[str, Deed]] = {}
+
+
+def deed(
+    name: str, weight: int, *, needs: int = 0, is_counted: bool = False, is_plain: bool = True
+) -> Callable[[Act], Act]:
+    """Put a deed into the registry."""
+
+    def register(act: Act) -> Act:
+        assert name not in DEEDS, f"there is a deed {name} already"
+        DEEDS[name] = Deed(name, act, weight, needs, is_counted, is_plain)
+        return act
+
+    return register
+
+
+def lawful(world: World, *, plain: bool) -> list[Deed]:
+    """The deeds that can be done now."""
+    store = world.machine.store
+    count = 0 if store is None else len(store.members)
+    return [
+        each for each in DEEDS.values() if each.needs in {0, count} and (each.is_plain or not plain)
+    ]
+
+
+@deed("commit", 14)
+def _commit(world: World) -> None:
+    world.commit(world.rng.choice((1, 1, 2, 3)))
+
+
+@deed("mark", 2)
+def _mark(world: World) -> None:
+    assert world.machine.store is not None, "it is open"
+    world.machine.store.mark()
+
+
+@deed("upkeep", 3)
+def _upkeep(world: World) -> None:
+    """Room made ahead, segments recycled, released blobs unlinked."""
+    assert world.machine.store is not None, "it is open"
+    world.machine.store.checkpoint()
+    world.machine.store.step()
+
+
+@deed("heartbeat", 1)
+def _heartbeat(world: World) -> None:
+    """An hour goes by."""
+    assert world.machine.store is not None, "it is open"
+    world.machine.clock.sleep_s(4000)
+    world.machine.store.step()
+
+
+@deed("roll over", 3)
+def _roll_over(world: World) -> None:
+    """Fill log segments with what is replaced at once, then free them."""
+    store = world.machine.store
+    assert store is not None, "it is open"
+    for _ in range(4):
+        world.fill(20_000)
+    store.checkpoint()
+    store.step()
+
+
+@deed("delete all", 1)
+def _delete_all(world: World) -> None:
+    world.delete_all()
+
+
+@deed("abandon an upload", 1)
+def _abandon(world: World) -> None:
+    """A gateway stages a blob and goes away; its staging directory is swept."""
+    assert world.machine.store is not None, "it is open"
+    world.machine.stage(world.rng.randbytes(30_000))
+    world.machine.clock.sleep_s(60)
+    world.machine.store.step()
+
+
+@deed("restart", 2, is_counted=True)
+def _restart(world: World) -> None:
+    """The process is killed and started again; nothing of what the drives' caches hold is lost."""
+    world.is_quiet = False
+    world.machine.drop_store()
+    world.open()
+
+
+@deed("leave", 2, needs=2, is_counted=True, is_plain=False)
+def _leave(world: World) -> None:
+    world.leave(world.rng.choice(DRIVES), pulled=world.rng.random() < 0.5)
+
+
+@deed("resync", 9, needs=1, is_counted=True, is_plain=False)
+def _resync(world: World) -> None:
+    """The drive that is away comes back."""
+    if world.away:
+        world.come_back()
+
+
+@deed("replacement", 4, needs=1, is_counted=True, is_plain=False)
+def _replacement(world: World) -> None:
+    """A blank drive takes the place of the one that is away."""
+    if world.away:
+        world.come_back(blank=True)

@@ -1,0 +1,335 @@
+"""The verdict: switch a machine on in a scene, and hold it to everything that was promised.
+
+Owns what must hold after every fault: nothing acknowledged is lost; old or new, never mixed;
+nothing deleted returns; both drives read equal; listing and counters equal the model; a retry finds
+its earlier outcome; the copies converge once both drives are back; a double fault names what it
+cost and costs nothing else; what is served stays served over another commit and another start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from appliance.core.errors import ApplianceError, DataLost, EngineError, Refused
+from appliance.engine.interface import Charge
+from appliance.engine.mirror.assembled import Orders
+from appliance.engine.mirror.digest import digest
+from appliance.engine.mirror.format import encode_charges
+from appliance.engine.mirror.messages import CommitOrder, Order
+from appliance.engine.mirror.reader import DriveReader, MirrorReader
+from appliance.engine.mirror.store import Store
+from tests.crash.history import PARTITION, Contents, Kept, contents_of
+from tests.crash.machine import MIRROR_ID, Machine
+from tests.crash.moments import Moment, RecordedLanes, Recorder
+from tests.crash.scenes import Scene
+from tests.crash.simulated import Power, SerialLanes, SimulatedClock, SimulatedDisk
+from tests.crash.world import write_files
+
+_LOST_BATCHES: Final = re.compile(r"\(batches (\d+) to (\d+|unknown)\)")
+_LATER_KEY: Final = b"written later"
+
+
+class Failed(AssertionError):
+    """A promise was broken."""
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What a start did and led to. ``work``: what recovery had to do."""
+
+    served: bool = False
+    work: set[str] = field(default_factory=set)
+    moments: list[Moment] = field(default_factory=list)
+    copies_compared: bool = False
+    losses_told: bool = False
+
+
+class Trial:
+    """One machine in one scene."""
+
+    def __init__(self, scene: Scene, seed: str, directory: Path, *, record: bool) -> None:
+        self._scene = scene
+        self._directory = directory
+        clock = SimulatedClock(scene.note.now_ns + 1_000_000_000)
+        write_files(directory / "index", scene.index)
+        self.machine = Machine.holding(seed, directory, scene.images, clock)
+        self._recorder: Recorder | None = None
+        if record:
+            disks = {**self.machine.disks, "witness": self.machine.witness}
+            self._recorder = Recorder(disks, lambda: scene.note)
+        if scene.fails:
+            self.machine.disks[scene.fails].fail_at(scene.fails_at, errno.EIO, persistent=True)
+
+    def run(self, *, go_on: bool) -> Verdict:
+        """Start, and judge. ``go_on``: also write, start again and judge once more. Raises
+        ``Failed``."""
+        try:
+            return self._run(go_on=go_on)
+        finally:
+            self.machine.drop_store()
+
+    def _run(self, *, go_on: bool) -> Verdict:
+        verdict, scene = Verdict(), self._scene
+        try:
+            store = self._open()
+        except EngineError as error:
+            return self._refused(verdict, error)
+        except Refused as error:
+            return self._refused(verdict, error)
+        finally:
+            if self._recorder is not None:
+                verdict.moments = self._recorder.moments
+                self.machine.power.observer = None
+        self.machine.power.observer = None
+        if scene.fails:
+            self.machine.disks[scene.fails].hook = None  # it failed while starting, or not at all
+        _demand("must refuse" not in scene.extra, "a clone was served")
+        verdict.served = True
+        verdict.work = work_of(store)
+        doubtful = set(scene.victims)
+        if store.losses:
+            _demand(bool(scene.victims), f"a loss was told that is none: {store.losses}")
+            verdict.losses_told = True
+            doubtful |= self._doubtful(store.losses)
+            self.machine.drop_store()
+            store = self._open(Orders(waited=True, accept_losses=True))
+            _demand(not store.losses, "accepted losses are told again")
+        found = self._judge_contents(store, doubtful, told=verdict.losses_told)
+        if not scene.victims:
+            self._judge_retry(store)
+            self._bring_back(store)
+            verdict.copies_compared = self._judge_copies(store, found)
+            if go_on:
+                self._go_on(store, found)
+        return verdict
+
+    def _open(self, orders: Orders | None = None) -> Store:
+        scene, machine = self._scene, self.machine
+        lanes = SerialLanes(machine.rng)
+        if self._recorder is not None:
+            self._recorder.start()
+            lanes = RecordedLanes(machine.rng, self._recorder)
+        beside = []
+        for name, image in scene.beside:
+            disk = SimulatedDisk(name, Power())
+            disk.restore_image(image)
+            beside.append(disk.mount())
+        return machine.open(
+            *scene.present, orders=orders, witness=scene.has_witness, lanes=lanes, beside=beside
+        )
+
+    def _refused(self, verdict: Verdict, error: ApplianceError) -> Verdict:
+        _demand(not self._scene.must_serve, f"it must serve, but refuses: {error}")
+        verdict.work.add("refused")
+        return verdict
+
+    def _doubtful(self, losses: Sequence[str]) -> set[bytes]:
+        """Keys that lie in the batches a report names."""
+        ranges = []
+        for first, last in (found for loss in losses for found in _LOST_BATCHES.findall(loss)):
+            ranges.append((int(first), int(last) if last != "unknown" else 1 << 62))
+        _demand(bool(ranges), f"a report names no batches: {losses}")
+        written_by = self._scene.note.written_by
+        named = {k for k, at in written_by.items() if any(a <= at <= b for a, b in ranges)}
+        missing = self._scene.victims - named
+        _demand(not missing, f"the report {losses} does not name what was lost: {missing}")
+        return named
+
+    # -- contents ------------------------------------------------------------------------------
+
+    def _judge_contents(self, store: Store, doubtful: set[bytes], *, told: bool) -> Contents:
+        """What is there, from every in-sync drive."""
+        scene, machine = self._scene, self.machine
+        with machine.reader() as reader:
+            if scene.victims:
+                return self._judge_victims(reader, doubtful, told=told)
+            found = _contents(reader)
+            self._heal(store, reader)
+            for drive, volume in store.members.items():
+                reader.use({drive: DriveReader(drive, volume, bytes.fromhex(MIRROR_ID))})
+                own = _contents(reader)
+                _demand(own == found, f"the drives read differently\n{difference(own, [found])}")
+            _demand(not machine.suspects, f"bad copies on sound drives: {machine.suspects}")
+            allowed = [scene.note.acked, *scene.note.pending]
+            _demand(found in allowed, difference(found, allowed))
+            charged = sum(kept.charge for kept in found.values())
+            counted = reader.counters(PARTITION)
+            _demand(
+                counted == ({b"n": charged} if charged else {}),
+                f"counters {counted}, not {charged}",
+            )
+        return found
+
+    def _heal(self, store: Store, reader: MirrorReader) -> None:
+        """Each body is read from each drive that may be rotten, and a reader's complaints go to the
+        store, as a gateway's do."""
+        for drive in self._scene.rotten & set(store.members):
+            reader.use({drive: DriveReader(drive, store.members[drive], bytes.fromhex(MIRROR_ID))})
+            for record in reader.scan(PARTITION, b"", b"\xff", 1000, False):
+                if record.blob is not None:
+                    with contextlib.suppress(DataLost):
+                        reader.read_blob(record.blob, 0, record.blob.size_bytes)
+        suspects, self.machine.suspects = self.machine.suspects, []
+        for drive, place in suspects:
+            _demand(drive in self._scene.rotten, f"a bad copy on {drive}, which is sound")
+            store.repair(drive, place)
+
+    def _judge_victims(self, reader: MirrorReader, doubtful: set[bytes], *, told: bool) -> Contents:
+        """Everything but what was struck on both drives is as it was, and that is not served."""
+        note = self._scene.note
+        records = {
+            record.key: record for record in reader.scan(PARTITION, b"", b"\xff", 1000, False)
+        }
+        for key in {*records, *note.acked} - doubtful:
+            kept, record = note.acked.get(key), records.get(key)
+            _demand(
+                record is not None and kept is not None,
+                f"{key!r} of batch {note.written_by.get(key)} went, or came, untold",
+            )
+            if record is not None and kept is not None and record.blob is not None:
+                data = reader.read_blob(record.blob, 0, record.blob.size_bytes)
+                _demand(
+                    data == kept.blob,
+                    f"{key!r} of batch {note.written_by[key]} has wrong bytes: "
+                    f"{record.value!r} for {kept.value!r}, doubtful are {doubtful}",
+                )
+        for key in self._scene.victims & set(records):
+            record = records[key]
+            if record.blob is None:
+                continue
+            try:
+                data = reader.read_blob(record.blob, 0, record.blob.size_bytes)
+            except DataLost:
+                continue
+            _demand(told, f"{key!r} was struck on both drives and is served: {data[:20]!r}")
+        return {}
+
+    def _judge_retry(self, store: Store) -> None:
+        """A commit that was acknowledged is known again by its request id."""
+        last = self._scene.note.last_order
+        if last is not None and not store.stopped:
+            (outcome,) = store.commit([last])
+            _demand(isinstance(outcome, int), f"a retry is not known: {outcome}")
+
+    # -- copies --------------------------------------------------------------------------------
+
+    def _bring_back(self, store: Store) -> None:
+        """Whoever is present and not in sync is brought back, if it may."""
+        self.machine.power.observer = None
+        for drive in list(store.outsiders()):
+            if self._scene.beside or drive == self._scene.fails:
+                continue
+            try:
+                resync = store.begin_resync(drive)
+            except Refused:
+                continue
+            resync.copy()
+            while not store.finish_resync(resync):
+                resync.copy()
+
+    def _judge_copies(self, store: Store, found: Contents) -> bool:
+        """Both drives hold the same, byte for byte, as far as anything counts there."""
+        members = store._state.members
+        if len(members) < 2:
+            return False
+        if self._scene.rotten:
+            return False
+        disks = [self.machine.disks[drive] for drive in members]
+        if _differing(*disks):
+            store.step()  # what was released is unlinked again, on both
+            store.sweep_orphans()
+            digests = {digest(member) for member in members.values()}
+            _demand(len(digests) == 1, f"the copies differ: {_differing(*disks)}")
+        return True
+
+    def _go_on(self, store: Store, found: Contents) -> None:
+        """Another commit, upkeep, another start, perhaps without the index: all is still there."""
+        machine = self.machine
+        charges = encode_charges([Charge(b"n", 1)])
+        order = Order(_LATER_KEY, b"1:later", charges, b"y" * 3000)
+        (outcome,) = store.commit([CommitOrder(PARTITION.encode(), b"\xff" * 16, [order], [], [])])
+        _demand(isinstance(outcome, int), f"a commit is refused: {outcome}")
+        store.checkpoint()
+        store.step()
+        expected = {**found, _LATER_KEY: Kept(b"later", b"y" * 3000, 1)}
+        before = set(store.members)
+        machine.drop_store()
+        if machine.rng.random() < 0.5:
+            write_files(machine.index_directory, {})
+        if not self._scene.fails:
+            store = machine.open(*self._scene.present, witness=self._scene.has_witness)
+            _demand(not store.losses, f"losses after a commit: {store.losses}")
+            _demand(before <= set(store.members), f"{before} became {set(store.members)}")
+            with machine.reader() as reader:
+                own = _contents(reader)
+                _demand(own == expected, difference(own, [expected]))
+
+
+def work_of(store: Store) -> set[str]:
+    """What recovery had to do."""
+    recovery = store.recovery
+    work = {
+        "repaired": bool(recovery.repaired),
+        "copied": bool(recovery.copied_batches),
+        "replayed": bool(recovery.replayed_batches),
+        "dropped a tail": bool(recovery.torn),
+        "aligned segments": bool(recovery.aligned_segments),
+        "rebuilt": recovery.rebuilt_index,
+        "left a drive out": len(store.members) < 2,
+    }
+    return {name for name, done in work.items() if done}
+
+
+def _contents(reader: MirrorReader) -> Contents:
+    try:
+        return contents_of(reader)
+    except DataLost as lost:
+        raise Failed(f"acknowledged bytes cannot be read: {lost}") from lost
+
+
+def _files(disk: SimulatedDisk) -> dict[str, bytes | bytearray]:
+    """Log and blobs, as a reader sees them."""
+    return {
+        path: inode.live
+        for path, inode in disk.tree.items()
+        if inode is not None and path.startswith(("log/", "blob/"))
+    }
+
+
+def _differing(one: SimulatedDisk, two: SimulatedDisk) -> list[str]:
+    """Where log and blobs of two drives differ; nothing is enough, but not needed, to be equal."""
+    first, second = _files(one), _files(two)
+    if first == second:
+        return []
+    found = [f"{path} on one alone" for path in sorted(set(first) ^ set(second))]
+    for path in sorted(set(first) & set(second)):
+        if first[path] != second[path]:
+            pairs = enumerate(zip(first[path], second[path], strict=False))
+            at = next((n for n, (a, b) in pairs if a != b), -1)
+            found.append(f"{path} from {at}")
+    return found
+
+
+def _demand(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise Failed(otherwise)
+
+
+def difference(found: Contents, allowed: Sequence[Contents]) -> str:
+    """What of a found state is in none of the allowed ones."""
+    lines = [f"what is there is none of {len(allowed)} allowed states:"]
+    for key in sorted(set(found).union(*allowed)):
+        values = [found.get(key), *(state.get(key) for state in allowed)]
+        if len({repr(value) for value in values}) > 1:
+            shown = [
+                "-" if v is None else f"{v.value!r}+{'-' if v.blob is None else len(v.blob)}"
+                for v in values
+            ]
+            lines.append(f"  {key!r}: found {shown[0]}, allowed {shown[1:]}")
+    return "\n".join(lines)

@@ -1,0 +1,255 @@
+"""A world: one simulated machine with the model of what it must hold, and copies of its index.
+
+Owns the model, which is the oracle's memory and lies outside the machine: what was acknowledged,
+and what may be there instead while a commit is under way. Invariant: the model never learns of an
+outcome before the store has answered.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from appliance.core.errors import ApplianceError
+from appliance.engine.interface import Charge
+from appliance.engine.mirror.format import encode_charges
+from appliance.engine.mirror.messages import CommitOrder, Order, Staged
+from appliance.engine.mirror.state import Stopped
+from tests.crash.history import PARTITION, Contents, Kept
+from tests.crash.machine import WITNESS, Machine
+from tests.crash.moments import RecordedLanes, Recorder
+
+SEGMENT_BYTES: Final = 64 * 1024
+KEYS: Final = [b"key-%02d" % number for number in range(8)]
+FILLER: Final = b"filler"
+SIZES: Final = (None, 0, 300, 700, 2_000, 9_000, 12_000)
+STAGED_BYTES: Final = (30_000, 70_000)
+
+IndexFiles = Mapping[str, bytes]
+
+
+class Note(NamedTuple):
+    """What a moment remembers of its world."""
+
+    acked: Contents
+    pending: tuple[Contents, ...]
+    last_order: CommitOrder | None
+    written_by: Mapping[bytes, int]
+    in_sync: frozenset[str]
+    deed: str
+    is_quiet: bool
+    index_copies: int
+    now_ns: int
+    injected: bool
+
+
+@dataclass(slots=True)
+class Model:
+    """``acked``: what must be there. ``pending``: what may be there instead. ``written_by``: the
+    sequence of the batch that last put or deleted each key."""
+
+    acked: Contents = field(default_factory=dict)
+    pending: tuple[Contents, ...] = ()
+    last_order: CommitOrder | None = None
+    written_by: Mapping[bytes, int] = field(default_factory=dict)
+    request_number: int = 0
+
+    @property
+    def allowed(self) -> list[Contents]:
+        """What a recovered machine may hold."""
+        return [self.acked, *self.pending]
+
+    def settle(self, found: Contents) -> None:
+        """This is what is there, and what must stay."""
+        self.acked, self.pending = found, ()
+
+
+class World:
+    """One machine and all that is known of it."""
+
+    def __init__(self, seed: int | str, directory: Path) -> None:
+        self.rng: Final = random.Random(f"world {seed}")
+        self.machine: Final = Machine(
+            f"machine {seed}", directory, segment_size_bytes=SEGMENT_BYTES
+        )
+        self.model: Final = Model()
+        self.index_copies: Final[list[IndexFiles]] = []
+        self.deed = ""
+        self.is_quiet = True
+        """Whether no member is leaving or joining, and nobody stopped."""
+        self.injected = False
+        """Whether the fault of this run has struck."""
+        self.away: str = ""
+        self.single = False
+        """Whether commits come one by one, because some may be refused."""
+        disks = {**self.machine.disks, WITNESS: self.machine.witness}
+        self.recorder: Final = Recorder(disks, self._note)
+        self._number = 0
+
+    def _note(self) -> Note:
+        model, store = self.model, self.machine.store
+        return Note(
+            model.acked,
+            model.pending,
+            model.last_order,
+            model.written_by,
+            frozenset() if store is None else frozenset(store.members),
+            self.deed,
+            self.is_quiet,
+            len(self.index_copies),
+            self.machine.clock.peek_ns(),
+            self.injected,
+        )
+
+    def open(self) -> None:
+        """Open the store, recorded. Raises what a refused start raises."""
+        self.machine.open(lanes=RecordedLanes(self.machine.rng, self.recorder))
+        self.is_quiet = True
+        self.copy_index()
+
+    def reopen(self) -> bool:
+        """Start again, as a service does that stopped. False: it cannot be for now."""
+        self.machine.drop_store()
+        self.is_quiet = False
+        try:
+            self.open()
+        except ApplianceError:
+            return False
+        return True
+
+    def copy_index(self) -> None:
+        """Keep the index as it lies there now."""
+        self.index_copies.append(read_files(self.machine.index_directory))
+
+    # -- commits -------------------------------------------------------------------------------
+
+    def commit(self, count: int = 1) -> None:
+        """So many random commits in one call of the store."""
+        after, orders, states = self.model.acked, [], []
+        for _ in range(1 if self.single else count):
+            order, after = self._random_order(after)
+            orders.append(order)
+            states.append(after)
+        self.send(orders, states)
+
+    def fill(self, size_bytes: int) -> None:
+        """Put so many bytes under one and the same key."""
+        self._number += 1
+        kept = Kept(b"filler %d" % self._number, self.rng.randbytes(size_bytes), 0)
+        order = Order(FILLER, b"0:" + kept.value, b"", kept.blob)
+        self.send([self._order([order])], [{**self.model.acked, FILLER: kept}])
+
+    def delete_all(self) -> None:
+        """Delete every key in one commit."""
+        if self.model.acked:
+            orders = [Order(key, None) for key in sorted(self.model.acked)]
+            self.send([self._order(orders)], [{}])
+
+    def send(self, orders: list[CommitOrder], states: list[Contents]) -> None:
+        """Commit, and believe what the store answers. Raises ``Stopped``."""
+        store, model = self.machine.store, self.model
+        assert store is not None, "it is open"
+        model.pending = tuple(states)
+        outcomes = store.commit(orders)
+        for order, state, outcome in zip(orders, states, outcomes, strict=True):
+            if not isinstance(outcome, int):
+                assert self.single, f"refused without a reason: {outcome}"
+                continue
+            model.acked, model.last_order = state, order
+            sequences = dict.fromkeys((one.key for one in order.orders), outcome >> 16)
+            model.written_by = {**model.written_by, **sequences}
+        model.pending = ()
+        self.copy_index()
+
+    def _order(self, orders: list[Order]) -> CommitOrder:
+        self.model.request_number += 1
+        request_id = self.model.request_number.to_bytes(16, "big")
+        return CommitOrder(PARTITION.encode(), request_id, orders, [], [])
+
+    def _random_order(self, before: Contents) -> tuple[CommitOrder, Contents]:
+        after = dict(before)
+        orders = []
+        for key in self.rng.sample(KEYS, self.rng.choice((1, 1, 1, 2, 3))):
+            if key in after and self.rng.random() < 0.25:
+                orders.append(Order(key, None))
+                del after[key]
+            else:
+                orders.append(self._put(key, before, after))
+        return self._order(orders), after
+
+    def _put(self, key: bytes, before: Contents, after: Contents) -> Order:
+        self._number += 1
+        charge = self.rng.randint(0, 5)
+        value = b"value %d" % self._number
+        charges = encode_charges([Charge(b"n", charge)]) if charge else b""
+        stored = b"%d:%s" % (charge, value)
+        old = before.get(key)
+        if old is not None and old.blob is not None and key in after and self.rng.random() < 0.2:
+            after[key] = Kept(value, old.blob, charge)
+            return Order(key, stored, charges, keep=key)
+        if self.rng.random() < 0.15:
+            data = self.rng.randbytes(self.rng.choice(STAGED_BYTES))
+            after[key] = Kept(value, data, charge)
+            return Order(key, stored, charges, self._stage(data))
+        size = self.rng.choice(SIZES)
+        body = None if size is None else self.rng.randbytes(size)
+        after[key] = Kept(value, body, charge)
+        return Order(key, stored, charges, body)
+
+    def _stage(self, data: bytes) -> Staged:
+        return self.machine.stage(data)
+
+    # -- drives --------------------------------------------------------------------------------
+
+    def leave(self, drive: str, *, pulled: bool) -> None:
+        """A drive goes away: pulled while nobody looks, or taken away in good order."""
+        store = self.machine.store
+        assert store is not None, "it is open"
+        self.away, self.is_quiet = drive, False
+        if pulled:
+            self.machine.disks[drive].pull()
+            self.commit()
+        else:
+            store.lose(drive, "taken away")
+            self.machine.disks[drive].pull()
+        self.is_quiet = True
+
+    def come_back(self, *, blank: bool = False) -> None:
+        """The drive that is away returns, or a new one in its place, and is brought in sync."""
+        store, machine = self.machine.store, self.machine
+        assert store is not None, "it is open"
+        disk = machine.disks[self.away]
+        disk.insert(machine.rng)
+        if blank:
+            disk.restore_image({"": None})
+        self.is_quiet = False
+        store.add_outsider(disk.mount())
+        resync = store.begin_resync(self.away)
+        try:
+            resync.copy()
+            self.commit()
+            while not store.finish_resync(resync):
+                resync.copy()
+        except Stopped:
+            raise
+        except ApplianceError:
+            store.abandon_resync(resync)
+            raise
+        self.away, self.is_quiet = "", True
+
+
+def read_files(directory: Path) -> IndexFiles:
+    """The files of a directory."""
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def write_files(directory: Path, files: IndexFiles) -> None:
+    """Make a directory hold these files and nothing else."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for path in directory.iterdir():
+        path.unlink()
+    for name, data in files.items():
+        (directory / name).write_bytes(data)
