@@ -101,7 +101,7 @@ def retried(machine: Machine, oracle: Oracle) -> None:
         assert isinstance(outcome, int)
 
 
-def _sweep(script: Script, states: int, directory: Path) -> None:
+def sweep(script: Script, states: int, directory: Path) -> None:
     seed = 1
     done = 0
     rng = random.Random(f"{script.__name__} {states}")
@@ -123,11 +123,11 @@ def _sweep(script: Script, states: int, directory: Path) -> None:
 
 @pytest.mark.parametrize("script", [_commits, _leave_and_return])
 def test_nothing_acknowledged_is_lost(script: Script, scratch: Path) -> None:
-    _sweep(script, SHORT_STATES, scratch)
+    sweep(script, SHORT_STATES, scratch)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("script", [_commits, _leave_and_return])
 def test_nothing_acknowledged_is_lost_in_many_states(script: Script, scratch: Path) -> None:
-    _sweep(script, LONG_STATES, scratch)
+    sweep(script, LONG_STATES, scratch)

@@ -127,6 +127,7 @@ def test_a_write_that_went_nowhere_or_elsewhere_is_found(
     machine: Machine, drive: str, fault: str
 ) -> None:
     store = fill(machine)
+    store.step()  # segments are there: the next write is the commit's
     disk = machine.disks[drive]
     if fault == "lost":
         disk.lost_writes = {disk.operations + 1}
@@ -246,7 +247,7 @@ def test_a_failing_drive_interrupts_the_scrub_which_goes_on_where_it_was(machine
     disk = machine.disks["drive-b"]
 
     def fail(piece: int) -> None:
-        if piece == 5:
+        if piece == 9:
             disk.fail_at(1, errno.ENODEV, kinds=frozenset({"read"}), persistent=True)
 
     tally = Tally()

@@ -12,12 +12,15 @@ drives: recovery copies or drops it, nobody was answered; (3) before the index: 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeAlias
 
 from appliance.core.errors import (
     Conflict,
     DataLost,
+    DriveFault,
     EngineError,
     InvalidInput,
     LimitExceeded,
@@ -28,6 +31,7 @@ from appliance.engine.mirror.adoption import BlobKeeper
 from appliance.engine.mirror.completion import complete
 from appliance.engine.mirror.format import (
     COMMITS_PER_BATCH_MAX,
+    BlobKind,
     DecodedBatch,
     Kind,
     Location,
@@ -45,6 +49,10 @@ CommitOutcome: TypeAlias = int | EngineError | InvalidInput
 """The version, or why not."""
 
 
+def _read_into(found: list[LogRecord], member: Member, location: Location) -> None:
+    found.append(member.reader.read(location))
+
+
 class Committer:
     """Writes batches. Committer thread only."""
 
@@ -53,17 +61,17 @@ class Committer:
         state: MirrorState,
         blobs: BlobKeeper,
         room: RoomKeeper,
-        read_inline: Callable[[Location], bytes],
         *,
         segment_size_bytes: int,
     ) -> None:
         self._state = state
         self._blobs = blobs
         self._room = room
-        self._read_inline = read_inline
         self._segment_size_bytes = segment_size_bytes
         self._commit_bytes_max = batch_bytes_max(segment_size_bytes)
         self._target_bytes = min(state.settings.batch_target_bytes, self._commit_bytes_max)
+        self.relieve: Callable[[Callable[[], bool]], bool] = lambda _is_relieved: False
+        """Makes room until it is relieved; whether that came to be."""
         self.unmarked = False
         """Whether the last batch is one that recovery could not tell from an unacknowledged one."""
 
@@ -82,6 +90,19 @@ class Committer:
         self._state.counts.marks += 1
         self.unmarked = False
 
+    def write_moved(self, records: Sequence[LogRecord]) -> None:
+        """One batch of compaction's. It makes the one before it unambiguous; whether it was itself
+        durable matters to nobody before a segment is freed."""
+        self._state.check_running()
+        self._write(records)
+        self.unmarked = False
+
+    def enter_segment(self) -> None:
+        """Go on in a fresh segment, whose manifest no longer names what was freed."""
+        self._state.check_running()
+        self._write([LogRecord(Kind.MARK, b"", b"")], enter=True)
+        self.unmarked = False
+
     def write_start(self) -> None:
         """The first batch of this incarnation."""
         self._write([LogRecord(Kind.START, b"", b"")])
@@ -91,8 +112,8 @@ class Committer:
     def _commit_some(self, commits: Sequence[CommitOrder]) -> list[CommitOutcome]:
         """One batch out of as many commits as it may hold."""
         state = self._state
+        puts_fit = self._have_room(commits)
         judge = Judge(state.index, state.planner.next_sequence, self._read_inline)
-        puts_fit = self._room.admits_puts(self._segment_size_bytes)
         known: dict[bytes, int] = {}
         outcomes: list[CommitOutcome] = []
         records: list[LogRecord] = []
@@ -126,6 +147,17 @@ class Committer:
             self.unmarked = True
         return outcomes
 
+    def _have_room(self, commits: Sequence[CommitOrder]) -> bool:
+        """Whether puts are admitted, after what is dead has made room for them if need be."""
+
+        def admitted() -> bool:
+            return self._room.admits_puts(self._segment_size_bytes)
+
+        if admitted():
+            return True
+        puts = any(order.value is not None for commit in commits for order in commit.orders)
+        return puts and self.relieve(admitted)
+
     def _earlier(self, commit: CommitOrder, known: dict[bytes, int]) -> int | None:
         version = known.get(commit.request_id)
         if version is None:
@@ -157,11 +189,26 @@ class Committer:
             self._blobs.drop(self._state.members, [blob.blob_id for blob in staged])
             raise MembershipChanged("cannot adopt: a staged file is gone; write the blob again")
 
+    def _read_inline(self, location: Location) -> bytes:
+        for drive, member in list(self._state.members.items()):
+            found: list[LogRecord] = []
+            read = partial(_read_into, found, member, location)
+            try:
+                fault = self._state.calls.within(drive, read)
+            except EngineError as error:
+                fault = DriveFault(drive, "reading a record", errno.EILSEQ, str(error))
+            if fault is not None:
+                member.read_errors += 1
+                continue
+            assert found[0].blob_kind is BlobKind.INLINE, "the index said so"
+            return found[0].blob
+        raise DataLost("no drive holds a valid copy of the blob that is to be kept")
+
     # -- the log -------------------------------------------------------------------------------
 
-    def _write(self, records: Sequence[LogRecord]) -> None:
+    def _write(self, records: Sequence[LogRecord], *, enter: bool = False) -> None:
         """One batch on every in-sync drive, then in the index. Raises ``Stopped``."""
-        batch = self._build(records)
+        batch = self._build(records, enter=enter)
         self._append(batch)
         state = self._state
         state.planner.advance(batch)
@@ -169,7 +216,7 @@ class Committer:
         state.counts.batches += 1
         state.counts.batch_bytes += len(batch.data)
 
-    def _build(self, records: Sequence[LogRecord]) -> DecodedBatch:
+    def _build(self, records: Sequence[LogRecord], *, enter: bool = False) -> DecodedBatch:
         state = self._state
         while True:
             built = state.planner.build(
@@ -177,6 +224,7 @@ class Committer:
                 epoch=state.votes.epoch.number,
                 incarnation=state.incarnation,
                 time_ns=state.clock.now_ns(),
+                enter=enter,
             )
             if not isinstance(built, NeedSegment):
                 return built

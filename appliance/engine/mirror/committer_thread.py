@@ -173,10 +173,12 @@ class CommitterThread:
         """One turn: everything that is waiting, or what idleness is for."""
         items = deque(self._take(store))
         try:
-            if not items and store.needs_mark:
+            if not items and store.needs_mark and store.work_wait_s >= self._mark_after_s:
                 store.mark()
             while items:
                 self._work(store, items)
+            if not store.stopped:
+                store.work()
             may_step = store.read_only or not store.stopped
             if self._clock.monotonic_s() >= self._step_at_s and may_step:
                 self._step_at_s = self._clock.monotonic_s() + STEP_EVERY_S
@@ -208,6 +210,7 @@ class CommitterThread:
 
     def _take(self, store: Store) -> list[Commit | Command]:
         timeout_s = self._mark_after_s if store.needs_mark else STEP_EVERY_S
+        timeout_s = min(timeout_s, store.work_wait_s)
         if self._ending.is_set():
             timeout_s = 0.0  # what was handed over is there; nobody hands over any more
         try:

@@ -20,7 +20,7 @@ from typing import Any, Final
 import apsw
 
 from appliance.core.errors import Damaged
-from appliance.engine.mirror.format import DecodedBatch
+from appliance.engine.mirror.format import RECORD_HEADER_BYTES, REQUEST_ID_BYTES, DecodedBatch
 from appliance.engine.mirror.index_apply import Changes
 from appliance.engine.mirror.index_file import (
     BUSY_MS,
@@ -231,6 +231,33 @@ class Index(Reads):
         with translated("reading segment sums"):
             rows: list[Any] = self._cursor.execute("SELECT * FROM segments").fetchall()
             return dict(rows)
+
+    def tombstones(self) -> dict[int, int]:
+        """Segment → bytes of deletes in it, whether or not they are needed still. A segment that
+        was freed keeps its sum until the next one is entered."""
+        with translated("reading the deletes' sums"):
+            rows: list[Any] = self._cursor.execute("SELECT * FROM tombstones").fetchall()
+            return dict(rows)
+
+    def outcomes(self, first_sequence: int, last_sequence: int) -> list[tuple[bytes, int]]:
+        """(request id, version) of each remembered commit in these batches, by sequence."""
+        with translated("reading request outcomes"):
+            rows: list[Any] = self._cursor.execute(
+                "SELECT outcomes FROM requests WHERE sequence BETWEEN ? AND ? ORDER BY sequence",
+                (first_sequence, last_sequence),
+            ).fetchall()
+        found = (outcome for (packed,) in rows for outcome in _OUTCOME.iter_unpack(packed))
+        return [(i, version) for i, version in found if self._outcomes.get(i) == version]
+
+    def outcome_bytes(self, first_sequence: int, last_sequence: int) -> int:
+        """About what ``outcomes`` of these batches take when they are logged again."""
+        with translated("counting request outcomes"):
+            rows: list[Any] = self._cursor.execute(
+                "SELECT IFNULL(SUM(LENGTH(outcomes)), 0) FROM requests"
+                " WHERE sequence BETWEEN ? AND ?",
+                (first_sequence, last_sequence),
+            ).fetchall()
+        return int(rows[0][0]) // _OUTCOME.size * (RECORD_HEADER_BYTES + REQUEST_ID_BYTES)
 
     def released(self, before_ns: int, limit: int) -> list[ReleasedBlob]:
         """Blobs released before a time, oldest first."""

@@ -3,6 +3,10 @@
 Owns what a log record means for the index. Invariant: a counter is the sum of the charges of the
 living records, a segment's sum is the bytes of the living records in it, and a file blob has one
 owner or is released.
+
+A log whose segments were freed out of order shows a record that gave its blob away only long after
+the one that took it. So a blob goes with a record only if that record owns it, and whoever takes a
+blob takes it from the released ones too.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from appliance.engine.mirror.format import (
     LogRecord,
     decode_charges,
     decode_file_blob,
+    decode_manifest,
 )
 from appliance.engine.mirror.index_reader import IndexedRecord, pack_place
 
@@ -40,7 +45,14 @@ _SEGMENT: Final = (
     " ON CONFLICT DO UPDATE SET live_bytes = live_bytes + excluded.live_bytes"
 )
 _SEGMENT_EMPTY: Final = "DELETE FROM segments WHERE segment = ? AND live_bytes = 0"
+_TOMBSTONES: Final = (
+    "INSERT INTO tombstones VALUES (?, ?) ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes"
+)
+_TOMBSTONES_OF: Final = "SELECT segment FROM tombstones"
+_TOMBSTONES_GONE: Final = "DELETE FROM tombstones WHERE segment = ?"
+_OWNER: Final = "SELECT partition, key FROM blobs WHERE blob_id = ?"
 _OWN: Final = "INSERT OR REPLACE INTO blobs VALUES (?, ?, ?, ?)"
+_UNRELEASE: Final = "DELETE FROM released WHERE blob_id = ?"
 _DISOWN: Final = "DELETE FROM blobs WHERE blob_id = ?"
 _RELEASE: Final = "INSERT OR REPLACE INTO released VALUES (?, ?, ?)"
 
@@ -66,6 +78,8 @@ class Changes:
         self._segments: dict[int, int] = {}
         self._owned: dict[bytes, tuple[int, int, bytes]] = {}
         self._released: dict[bytes, int] = {}
+        self._tombstones: dict[int, int] = {}
+        self._entered: tuple[int, frozenset[int]] | None = None
         self.outcomes: list[tuple[bytes, int]] = []
         """(request id, version) of each commit in the batch."""
 
@@ -79,6 +93,11 @@ class Changes:
                 self._put(record, location)
             elif kind is Kind.DELETE:
                 self._delete(record)
+                segment, length = location.segment, location.length
+                self._tombstones[segment] = self._tombstones.get(segment, 0) + length
+            elif kind is Kind.MANIFEST:
+                used = frozenset(entry.segment for entry in decode_manifest(record).entries)
+                self._entered = (location.segment, used)
         self._time_ns = batch.header.place.time_ns
 
     def _number(self, partition: bytes) -> int:
@@ -129,9 +148,18 @@ class Changes:
         record = IndexedRecord(at[1], b"", version, charges, place)
         location = record.location
         self._segments[location.segment] = self._segments.get(location.segment, 0) - location.length
-        if record.blob_kind is BlobKind.FILE:
+        if record.blob_kind is BlobKind.FILE and self._owner(record.blob_id) == at:
             self._owned.pop(record.blob_id, None)
             self._released[record.blob_id] = record.blob_size
+
+    def _owner(self, blob_id: bytes) -> tuple[int, bytes] | None:
+        """(partition, key) of who owns a blob before this record of the batch."""
+        owned = self._owned.get(blob_id)
+        if owned is not None:
+            return owned[1], owned[2]
+        if blob_id in self._released:
+            return None
+        return self._cursor.execute(_OWNER, (blob_id,)).fetchone()
 
     def _charge(self, number: int, charges: bytes, sign: int) -> None:
         for counter, amount in decode_charges(charges):
@@ -157,7 +185,18 @@ class Changes:
         if segments:
             many(_SEGMENT, segments)
             many(_SEGMENT_EMPTY, [(segment,) for segment, change in segments if change < 0])
+        self._write_tombstones()
         self._write_blobs()
+
+    def _write_tombstones(self) -> None:
+        """A segment that is entered holds none of before; one that is not used any more, none."""
+        many = self._cursor.executemany
+        if self._entered is not None:
+            segment, used = self._entered
+            known = [row[0] for row in self._cursor.execute(_TOMBSTONES_OF).fetchall()]
+            many(_TOMBSTONES_GONE, [(one,) for one in known if one == segment or one not in used])
+        if self._tombstones:
+            many(_TOMBSTONES, list(self._tombstones.items()))
 
     def _write_blobs(self) -> None:
         many = self._cursor.executemany
@@ -166,3 +205,4 @@ class Changes:
             many(_RELEASE, [(i, size, self._time_ns) for i, size in self._released.items()])
         if self._owned:
             many(_OWN, [(blob_id, *owner) for blob_id, owner in self._owned.items()])
+            many(_UNRELEASE, [(blob_id,) for blob_id in self._owned])

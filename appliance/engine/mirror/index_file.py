@@ -20,7 +20,7 @@ import apsw.sqlite_extra
 from appliance.core.errors import Damaged, DriveFault
 from appliance.core.ports import Volume
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 PAGE_BYTES: Final = 4096
 CHECKSUM_BYTES: Final = 8
 BUSY_MS: Final = 5000
@@ -42,6 +42,7 @@ CREATE TABLE counters (
     PRIMARY KEY (partition, name)) WITHOUT ROWID;
 CREATE TABLE requests (sequence INTEGER PRIMARY KEY, outcomes BLOB NOT NULL);
 CREATE TABLE segments (segment INTEGER PRIMARY KEY, live_bytes INTEGER NOT NULL);
+CREATE TABLE tombstones (segment INTEGER PRIMARY KEY, bytes INTEGER NOT NULL);
 CREATE TABLE blobs (
     blob_id BLOB PRIMARY KEY, size_bytes INTEGER NOT NULL, partition INTEGER NOT NULL,
     key BLOB NOT NULL) WITHOUT ROWID;

@@ -98,13 +98,19 @@ class BatchPlanner:
         return self._tail.segment != 0 and self._tail.offset + padded(length) <= self._size_bytes
 
     def build(
-        self, records: Sequence[LogRecord], *, epoch: int, incarnation: int, time_ns: int
+        self,
+        records: Sequence[LogRecord],
+        *,
+        epoch: int,
+        incarnation: int,
+        time_ns: int,
+        enter: bool = False,
     ) -> DecodedBatch | NeedSegment:
-        """The next batch. Begins a segment, with its manifest, when the current one has no room.
-        Raises ``InvalidInput`` if the records do not fit in any segment."""
+        """The next batch. Begins a segment, with its manifest, when the current one has no room, or
+        to ``enter`` one. Raises ``InvalidInput`` if the records do not fit in any segment."""
         tail = self._tail
         segment, generation, offset = tail.segment, tail.generation, tail.offset
-        if not self.fits(records):
+        if enter or not self.fits(records):
             free = self._table.free()
             if not free:
                 return NeedSegment(self._table.next_to_prepare())

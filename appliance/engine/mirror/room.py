@@ -1,9 +1,9 @@
 """Room on the drives: segments for the log, and the reserve that keeps deletes possible.
 
-Owns the preparing of free segments, beside the committer where threads may be had, and the answer
-to "are puts admitted?". A full drive is no failed drive: what was begun is taken back on both, and
-puts are refused until room is there again. Invariant: one free segment is always left for what must
-still be logged when the drives are full.
+Owns the preparing of free segments, beside the committer where threads may be had, their giving
+back, and the answer to "are puts admitted?". A full drive is no failed drive: what was begun is
+taken back on both, and puts are refused until room is there again. Invariant: puts leave two free
+segments alone, one for compaction, which makes room, and one for deletes and epochs' batches.
 
 Committer thread only; the preparing itself may run in another.
 """
@@ -18,12 +18,18 @@ from typing import Final, TypeAlias
 
 from appliance.core.errors import DriveFault, DriveTimeout
 from appliance.core.ports import Space
-from appliance.engine.mirror.format import BATCH_HEADER_BYTES
+from appliance.engine.mirror.format import BATCH_HEADER_BYTES, padded
 from appliance.engine.mirror.member import HOLD_POLL_S, Answers, Member
 from appliance.engine.mirror.segment import SegmentState
 from appliance.engine.mirror.state import MirrorState
 
 SPACE_CHECK_EVERY_S: Final = 1.0
+SEGMENTS_KEPT: Final = 2
+"""Free segments puts never enter: for compaction, and for deletes when that has used its own."""
+SHORT_SHARE: Final = 20
+"""Room is short when less than this part of a drive is left above the reserve."""
+SURPLUS_SHARE: Final = 16
+"""Of the used segments, so many may be free besides before their room is given back."""
 
 Spawn: TypeAlias = Callable[[Callable[[], None]], None]
 """Runs a call beside the committer, or at once where there are no threads."""
@@ -85,16 +91,71 @@ class RoomKeeper:
         now_s = state.clock.monotonic_s()
         if now_s - self._checked_s >= SPACE_CHECK_EVERY_S:
             self.look()
-        if not self.has_space:
-            return False
-        tail, table = state.planner.tail, state.planner.table
-        needed = 2 * (self._target_bytes + BATCH_HEADER_BYTES)
-        if tail.segment and tail.offset + needed <= segment_size_bytes:
-            return True
-        while len(table.free()) < 2:
-            if not self.prepare():
-                self.has_space = False
+        if self._fits(2 * (self._target_bytes + BATCH_HEADER_BYTES), segment_size_bytes):
+            return self.has_space
+        while len(state.planner.table.free()) <= SEGMENTS_KEPT:
+            if not self._may_prepare() or not self.prepare():
                 return False
+        return self.has_space
+
+    def admits_moves(self, size_bytes: int, segment_size_bytes: int) -> bool:
+        """Whether compaction may log so many bytes without taking the last free segment."""
+        table = self._state.planner.table
+        if self._fits(size_bytes + BATCH_HEADER_BYTES, segment_size_bytes):
+            return True
+        return len(table.free()) > 1 or self.prepare()
+
+    def _fits(self, size_bytes: int, segment_size_bytes: int) -> bool:
+        tail = self._state.planner.tail
+        return bool(tail.segment) and tail.offset + padded(size_bytes) <= segment_size_bytes
+
+    def _may_prepare(self) -> bool:
+        """Whether a segment for puts leaves the reserve alone."""
+        size = self._state.segment_size_bytes
+        return self.space.free_bytes - size >= self._state.reserve_bytes
+
+    @property
+    def _wanted(self) -> int:
+        """Free segments, so that puts enter one without waiting for it to be made."""
+        return max(SEGMENTS_KEPT, self._state.settings.segments_ahead) + 1
+
+    @property
+    def is_short(self) -> bool:
+        """Whether what is dead should make room now, sooner than it would at leisure."""
+        free = len(self._state.planner.table.free()) - SEGMENTS_KEPT
+        room = self.space.free_bytes - self._state.reserve_bytes
+        room += max(free, 0) * self._state.segment_size_bytes
+        return room < self.space.total_bytes // SHORT_SHARE
+
+    @property
+    def surplus(self) -> int:
+        """Free segments whose room files could use better."""
+        table, kept = self._state.planner.table, self._wanted
+        room = self.space.free_bytes - self._state.reserve_bytes
+        if room >= self.space.total_bytes // SHORT_SHARE:
+            kept += len(table.used()) // SURPLUS_SHARE
+        return max(len(table.free()) - kept, 0)
+
+    def give_back(self) -> bool:
+        """Unlink one free segment nobody needs, on every member; whether there was one. Not while a
+        state transfer copies segments, and none the newest manifest names: that would be missed.
+
+        Crash point: on one drive only: recovery makes it there again, free, and it is unlinked
+        later."""
+        state = self._state
+        removable = state.planner.table.removable()
+        if not removable or not self.surplus or state.dropped_blobs is not None:
+            return False
+        self.settle()
+        chosen = removable[-1]
+
+        def removing(member: Member) -> Callable[[], object]:
+            return lambda: member.log.remove(chosen.segment)
+
+        answers = state.calls.each({d: removing(m) for d, m in state.members.items()})
+        state.lose(answers.faults)
+        state.planner.table.removed(chosen.segment)
+        state.counts.removed_segments += 1
         return True
 
     def look(self) -> None:
@@ -117,10 +178,11 @@ class RoomKeeper:
         return self._harvest(wait=True)
 
     def prepare_ahead(self) -> None:
-        """Begin one more free segment if fewer than wanted are there. Does not wait."""
+        """Begin one more free segment if fewer than wanted are there, the one the next puts enter
+        included. Does not wait."""
         self._harvest(wait=False)
-        short = len(self._state.planner.table.free()) < self._state.settings.segments_ahead
-        if short and self._preparation is None and self.has_space:
+        short = len(self._state.planner.table.free()) < self._wanted
+        if short and self._preparation is None and self._may_prepare():
             self._begin()
 
     def settle(self) -> None:

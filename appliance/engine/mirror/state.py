@@ -49,6 +49,10 @@ class StoreSettings:
     release_grace_s: float = 3600.0
     recycle_grace_s: float = 60.0
     checkpoint_every_bytes: int = 64 * 1024 * 1024
+    compaction_mib_s: float = 64.0
+    """What compaction writes per second at the most, while room is not short."""
+    compaction_busy_percent: int = 25
+    """Its share of the committer's time while clients are active."""
     mark_after_s: float = 0.010
     heartbeat_every_s: float = 3600.0
     missing_members_wait_s: float = 90.0
@@ -96,7 +100,10 @@ class Counts:
     batch_bytes: int = 0
     marks: int = 0
     repaired: int = 0
+    moved_records: int = 0
+    moved_bytes: int = 0
     recycled_segments: int = 0
+    removed_segments: int = 0
     collected_files: int = 0
     released_blobs: int = 0
 

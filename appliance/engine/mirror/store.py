@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Final
 
 from appliance.core.errors import (
     ApplianceError,
     Damaged,
-    DataLost,
     DriveFault,
-    EngineError,
     Unavailable,
 )
 from appliance.core.ports import Volume
@@ -30,9 +28,8 @@ from appliance.engine.mirror.adoption import BlobKeeper
 from appliance.engine.mirror.assembled import Assembly, Orders, Ports
 from appliance.engine.mirror.attach import WentItsOwnWay
 from appliance.engine.mirror.commit import CommitOutcome, Committer
-from appliance.engine.mirror.format import BlobKind, Location, LogRecord
+from appliance.engine.mirror.compaction import Compactor
 from appliance.engine.mirror.glance import ReadingAlone, health_of, lost_words
-from appliance.engine.mirror.member import Member
 from appliance.engine.mirror.messages import CommitOrder, MembersView, MemberView, Staged
 from appliance.engine.mirror.opening import Opened, open_mirror
 from appliance.engine.mirror.rebuild import condemn
@@ -45,15 +42,12 @@ from appliance.engine.mirror.starts import Starts
 from appliance.engine.mirror.state import Callbacks, MirrorState, Stopped, StoreSettings
 from appliance.engine.mirror.transfer import ResyncProgress
 from appliance.engine.mirror.upkeep import Sweep, Upkeep
+from appliance.engine.mirror.victims import Zeal
 
 
 def never_sweep(_volumes: Sequence[Volume], _directory: str) -> int:
     """The ``Sweep`` for when no lock can be asked."""
     return 0
-
-
-def _read_into(found: list[LogRecord], member: Member, location: Location) -> None:
-    found.append(member.reader.read(location))
 
 
 class Store:
@@ -72,10 +66,15 @@ class Store:
             self._state,
             self._blobs,
             self._room,
-            self._read_inline,
             segment_size_bytes=opened.segment_size_bytes,
         )
-        self._upkeep = Upkeep(self._state, self._blobs, self._room, sweep)
+        self._compactor = Compactor(
+            self._state, self._committer, self._room, spawn, lambda: self.checkpoint()
+        )
+        self._committer.relieve = self._compactor.relieve
+        self._upkeep = Upkeep(
+            self._state, self._blobs, self._room, self._committer, self._compactor, sweep
+        )
         self._repairer = Repairer(self._state)
         self.recovery: Final = opened.recovery
         self.losses: Final = opened.losses
@@ -138,10 +137,8 @@ class Store:
     def commit(self, commits: Sequence[CommitOrder]) -> list[CommitOutcome]:
         """The outcome of each, all durable on every in-sync drive. Raises ``Stopped``: then a retry
         after the next start finds out."""
-        try:
+        with self._trusting_the_index():
             return self._committer.commit(commits)
-        except Damaged as damage:
-            raise self.condemn_index(damage) from damage
 
     @property
     def needs_mark(self) -> bool:
@@ -160,21 +157,6 @@ class Store:
         """Whether some in-sync drive does not have it. Any thread. Raises
         ``MembershipChanged``."""
         return bool(self._blobs.lacking(self._state.members, staged))
-
-    def _read_inline(self, location: Location) -> bytes:
-        for drive, member in list(self._state.members.items()):
-            found: list[LogRecord] = []
-            read = partial(_read_into, found, member, location)
-            try:
-                fault = self._state.calls.within(drive, read)
-            except EngineError as error:
-                fault = DriveFault(drive, "reading a record", errno.EILSEQ, str(error))
-            if fault is not None:
-                member.read_errors += 1
-                continue
-            assert found[0].blob_kind is BlobKind.INLINE, "the index said so"
-            return found[0].blob
-        raise DataLost("no drive holds a valid copy of the blob that is to be kept")
 
     # -- members -------------------------------------------------------------------------------
 
@@ -311,8 +293,32 @@ class Store:
                 return
         if self.read_only:
             return
-        try:
+        with self._trusting_the_index():
             self._upkeep.step()
+
+    @property
+    def work_wait_s(self) -> float:
+        """How long until ``work`` may have something to do."""
+        return self._compactor.wait_s
+
+    def work(self) -> None:
+        """One bounded piece of compaction, if one is due: between any two batches."""
+        self._state.check_running()
+        with self._trusting_the_index():
+            self._compactor.turn()
+
+    def compact(self, zeal: Zeal = Zeal.SHORT) -> bool:
+        """Compact and free the best log segment before this returns; whether one was freed. Raises
+        ``Stopped``."""
+        self._state.check_running()
+        with self._trusting_the_index():
+            return self._compactor.compact(zeal)
+
+    @contextmanager
+    def _trusting_the_index(self) -> Iterator[None]:
+        """Raises ``Stopped`` when it is found damaged."""
+        try:
+            yield
         except Damaged as damage:
             raise self.condemn_index(damage) from damage
 
@@ -334,10 +340,8 @@ class Store:
         """Flush the index now. Any thread."""
         with self._flushing:
             if not self._state.stopped:
-                try:
+                with self._trusting_the_index():
                     self._upkeep.checkpoint()
-                except Damaged as damage:
-                    raise self.condemn_index(damage) from damage
 
     # -- looking -------------------------------------------------------------------------------
 

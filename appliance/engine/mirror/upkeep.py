@@ -16,9 +16,9 @@ from typing import Final, TypeAlias
 from appliance.core.ports import Volume
 from appliance.engine.mirror.adoption import BlobKeeper, staging_directories, unlink_quietly
 from appliance.engine.mirror.blob import BLOB_DIRECTORY, blob_id_of
-from appliance.engine.mirror.member import Member
+from appliance.engine.mirror.commit import Committer
+from appliance.engine.mirror.compaction import Compactor
 from appliance.engine.mirror.room import RoomKeeper
-from appliance.engine.mirror.segment import SegmentState
 from appliance.engine.mirror.state import MirrorState
 
 RELEASE_AT_ONCE: Final = 256
@@ -26,6 +26,8 @@ RELEASE_GRACE_UNDER_PRESSURE_S: Final = 60.0
 WAL_PAGES_MAX: Final = 8 * 1024
 STAGING_EVERY_S: Final = 30.0
 SWEEP_LANE: Final = "sweep"
+SURPLUS_WORTH_A_SEGMENT: Final = 4
+"""Free segments that wait for a manifest without them, before one is written for their sake."""
 
 Sweep: TypeAlias = Callable[[Sequence[Volume], str], int]
 """Removes a staging directory on these drives if its gateway is gone; how many files went."""
@@ -35,13 +37,20 @@ class Upkeep:
     """Periodic work; ``step`` is called often and does little each time."""
 
     def __init__(
-        self, state: MirrorState, blobs: BlobKeeper, room: RoomKeeper, sweep: Sweep
+        self,
+        state: MirrorState,
+        blobs: BlobKeeper,
+        room: RoomKeeper,
+        committer: Committer,
+        compactor: Compactor,
+        sweep: Sweep,
     ) -> None:
         self._state = state
         self._blobs = blobs
         self._room = room
+        self._committer = committer
+        self._compactor = compactor
         self._sweep = sweep
-        self._dead_since_s: dict[int, float] = {}
         self._beat_at_s = state.clock.monotonic_s() + state.settings.heartbeat_every_s
         self._sweep_at_s = float("-inf")
         self._sweep_failed = False
@@ -56,8 +65,9 @@ class Upkeep:
         self._room.prepare_ahead()
         if self._state.index.wal_pages > WAL_PAGES_MAX:
             self._state.index.shorten_wal()
-        self.release(now_s)
-        self.recycle(now_s)
+        self.release()
+        self._compactor.look()
+        self.give_back()
         self.sweep_orphans(1)
         if now_s >= self._sweep_at_s:
             self._sweep_at_s = now_s + STAGING_EVERY_S
@@ -75,6 +85,7 @@ class Upkeep:
         return (
             written >= self._state.settings.checkpoint_every_bytes
             or self._state.index.wal_pages > WAL_PAGES_MAX // 2
+            or self._compactor.wants_checkpoint
         )
 
     def checkpoint(self) -> None:
@@ -82,51 +93,21 @@ class Upkeep:
         self._checkpointed_bytes = self._state.counts.batch_bytes
         self._state.index.checkpoint()
 
-    def recycle(self, now_s: float) -> None:
-        """Free log segments in which nothing lives any more, from the oldest on: a newer one may
-        hold deletes that an older one's records still need to stay deleted."""
-        state = self._state
-        flushed = state.index.flushed
-        if flushed is None:
-            return
-        table = state.planner.table
-        living: dict[int, int] | None = None
-        for segment in table.used():
-            if segment.segment == state.planner.tail.segment:
-                return
-            if segment.last_sequence > flushed.sequence or self._is_unread(segment):
-                return
-            living = state.index.segments() if living is None else living
-            if living.get(segment.segment):
-                return
-            since_s = self._dead_since_s.setdefault(segment.segment, now_s)
-            if now_s - since_s < state.settings.recycle_grace_s:
-                return
-            self._recycle(segment)
-            del self._dead_since_s[segment.segment]
+    def give_back(self) -> None:
+        """Unlink free segments above what is kept. Those the newest manifest still names as used
+        wait for the next one; where many wait, it is written now."""
+        while self._room.give_back():
+            pass
+        table = self._state.planner.table
+        waiting = self._room.surplus >= SURPLUS_WORTH_A_SEGMENT and not table.removable()
+        if waiting and self._state.dropped_blobs is None:
+            self._committer.enter_segment()
 
-    def _is_unread(self, segment: SegmentState) -> bool:
-        """Whether a scrub is yet to read the segment. It looks again when room is short."""
-        after = self._state.unread_after
-        return after is not None and segment.last_sequence > after and self._room.has_space
-
-    def _recycle(self, segment: SegmentState) -> None:
-        state = self._state
-        fresh = SegmentState(segment.segment, segment.generation + 1)
-
-        def recycling(member: Member) -> Callable[[], object]:
-            return lambda: member.log.recycle(fresh)
-
-        answers = state.calls.each({d: recycling(m) for d, m in state.members.items()})
-        state.lose(answers.faults)
-        state.planner.table.recycled(segment.segment)
-        state.counts.recycled_segments += 1
-
-    def release(self, now_s: float) -> None:
+    def release(self) -> None:
         """Unlink blob files whose records are gone long enough; under pressure sooner."""
         state = self._state
         grace_s = state.settings.release_grace_s
-        if not self._room.has_space:
+        if self._room.is_short:
             grace_s = min(grace_s, RELEASE_GRACE_UNDER_PRESSURE_S)
         before_ns = state.clock.now_ns() - int(grace_s * 1e9)
         released = state.index.released(before_ns, RELEASE_AT_ONCE)

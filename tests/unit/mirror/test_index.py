@@ -13,7 +13,10 @@ from appliance.engine.mirror.format import (
     FileBlob,
     Kind,
     LogRecord,
+    Manifest,
+    ManifestEntry,
     decode_charges,
+    encode_manifest,
     version_of,
 )
 from appliance.engine.mirror.index import (
@@ -219,3 +222,28 @@ def test_replaying_and_rebuilding_give_the_same_index(tmp_path: Path, seed: int)
     assert dump(copy) == dump(whole) and copy.check() == []
     for each in (whole, parts, copy):
         each.close()
+
+
+def test_a_blob_goes_only_with_its_owner(index: Index) -> None:
+    """After compaction the log may show the giver's delete behind the taker's move."""
+    make, blob = Batches(), FileBlob(b"b" * 16, 9)
+    index.apply(make.make(make.put(b"giver", blob=blob)))
+    index.apply(make.make(make.put(b"taker", blob=blob, kind=Kind.MOVE)))
+    index.apply(make.make(delete(b"giver")))
+    assert index.owner(blob.blob_id) == ("acme", b"taker")
+    assert not index.is_released(blob.blob_id)
+    index.apply(make.make(delete(b"taker")))
+    assert index.is_released(blob.blob_id)
+    assert index.owner(blob.blob_id) is None
+
+
+def test_deletes_are_summed_until_their_segment_is_entered_anew(index: Index) -> None:
+    make = Batches()
+    for _ in range(12):
+        index.apply(make.make(delete(b"k")))
+    sums = index.tombstones()
+    assert set(sums) == {1, 2} and all(sums.values())
+    entry = ManifestEntry(2, 1, 1, 0)
+    index.apply(make.make(encode_manifest(Manifest(3, [entry])), delete(b"k")))
+    (batch,) = make.made[-1:]
+    assert index.tombstones() == {2: batch.entries[1].location.length}
