@@ -48,6 +48,20 @@ class DiskManager(Protocol):
         """Say something about a mirror's scrub, and learn how it stands. Raises ``Refused``."""
         ...
 
+    async def replace(self, mirror: str, old: str, new: str) -> Job:
+        """Let a claimed drive take the place of a member. Raises ``Refused``, ``NotFound``."""
+        ...
+
+    async def add_spare(self, mirror: str, identity: str) -> MirrorReport:
+        """Keep a claimed drive ready to take a failed one's place."""
+        ...
+
+    async def remove_spare(self, mirror: str, identity: str) -> MirrorReport: ...
+
+    async def pause_resync(self, mirror: str, *, paused: bool) -> MirrorReport:
+        """Hold, or go on, bringing drives in."""
+        ...
+
     def jobs(self) -> Sequence[Job]:
         """Running jobs and the last ended ones, oldest first."""
         ...

@@ -111,6 +111,32 @@ async def resolve_mirror(managers: Managers, request: web.Request) -> Answer:
     return Answer(await managers.disks.resolve(name, choice, fields.get("drive", "")))
 
 
+async def replace_drive(managers: Managers, request: web.Request) -> Answer:
+    """``{"old": ..., "new": ...}`` → the ``Job`` that fills the new drive."""
+    fields = await read_fields(request, {"old": str, "new": str}, {})
+    name = request.match_info["mirror"]
+    return Answer(await managers.disks.replace(name, fields["old"], fields["new"]), status=202)
+
+
+async def pause_resync(managers: Managers, request: web.Request) -> Answer:
+    """``{"paused": true or false}`` → ``MirrorReport``."""
+    fields = await read_fields(request, {"paused": bool}, {})
+    name = request.match_info["mirror"]
+    return Answer(await managers.disks.pause_resync(name, paused=fields["paused"]))
+
+
+async def add_spare(managers: Managers, request: web.Request) -> Answer:
+    """``{"drive": ...}`` → ``MirrorReport``."""
+    fields = await read_fields(request, {"drive": str}, {})
+    return Answer(await managers.disks.add_spare(request.match_info["mirror"], fields["drive"]))
+
+
+async def remove_spare(managers: Managers, request: web.Request) -> Answer:
+    """``{"drive": ...}`` → ``MirrorReport``."""
+    fields = await read_fields(request, {"drive": str}, {})
+    return Answer(await managers.disks.remove_spare(request.match_info["mirror"], fields["drive"]))
+
+
 async def list_jobs(managers: Managers, request: web.Request) -> Answer:
     """Many ``Job``."""
     return Answer(list(managers.disks.jobs()))
@@ -146,6 +172,10 @@ ROUTES: Final = (
     Route("GET", "/mirrors/{mirror}/scrub", Access.READ, get_scrub),
     Route("POST", "/mirrors/{mirror}/scrub", Access.OPERATE, order_scrub),
     Route("POST", "/mirrors/{mirror}/resolve", Access.OPERATE, resolve_mirror),
+    Route("POST", "/mirrors/{mirror}/replace", Access.OPERATE, replace_drive),
+    Route("POST", "/mirrors/{mirror}/resync", Access.OPERATE, pause_resync),
+    Route("POST", "/mirrors/{mirror}/spares/add", Access.OPERATE, add_spare),
+    Route("POST", "/mirrors/{mirror}/spares/remove", Access.OPERATE, remove_spare),
     Route("GET", "/jobs", Access.READ, list_jobs),
     Route("GET", "/jobs/{job}", Access.READ, get_job),
     Route("GET", "/accounts", Access.READ, list_accounts),

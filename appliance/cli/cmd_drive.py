@@ -16,6 +16,8 @@ _COLOURS: Final = {
     DriveState.CLAIMABLE: "green",
     DriveState.MEMBER: "cyan",
     DriveState.CLAIMED: "cyan",
+    DriveState.SPARE: "cyan",
+    DriveState.DETACHED: "yellow",
     DriveState.FORMATTING: "yellow",
     DriveState.CLONE: "bold red",
     DriveState.FAULTY: "bold red",

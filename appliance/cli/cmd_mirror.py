@@ -101,12 +101,17 @@ def show(output: Output, reports: list[MirrorReport]) -> None:
         if report.total_bytes:
             free = f"{size(report.free_bytes)} free of {size(report.total_bytes)}"
             output.say(f"  {free}, epoch {report.epoch}, sequence {report.sequence}")
-        if report.resync_total:
+        if report.resync_drive or report.resync_total:
             output.say(f"  {plain(_resync_text(report))}  {eta(report.resync_eta_s)}")
+        elif report.resync_paused:
+            output.say("  [yellow]resync paused[/]  Next: appliance mirror resync --resume")
         for line in scrub_lines(report.scrub) if report.scrub is not None else ():
             output.say(f"  {plain(line)}")
         if report.question:
             output.say(f"  [bold red]waits for you[/]: appliance mirror resolve {report.name}")
+        if report.unreadable:
+            lost = plain(", ".join(report.unreadable))
+            output.say(f"  [bold red]no drive could give these records:[/] {lost}")
         rows = [_member_row(member) for member in report.members]
         output.table(("  DRIVE", "SERIAL", "STATE", "AT", "NOTE"), rows)
 
@@ -114,12 +119,14 @@ def show(output: Output, reports: list[MirrorReport]) -> None:
 def _member_row(member: MemberReport) -> tuple[str, ...]:
     if not member.present:
         state = "[bold red]missing[/]"
+    elif member.role == "spare":
+        state = "[cyan]spare[/]"
     elif member.in_sync:
-        state = "[green]in sync[/]"
+        state = "[green]in sync[/]" if member.role == "member" else "[green]in sync, outgoing[/]"
     elif member.detached:
         state = "[bold red]detached[/]"
     else:
-        state = "[yellow]present[/]"
+        state = "[yellow]joining[/]" if member.role == "joining" else "[yellow]present[/]"
     notes = [member.reason] if member.reason else []
     if member.read_errors:
         notes.append(f"{member.read_errors} read errors, {member.repaired} repaired")
@@ -133,43 +140,64 @@ def _member_row(member: MemberReport) -> tuple[str, ...]:
 
 
 def _resync_text(report: MirrorReport) -> str:
-    share = report.resync_done * 100 // report.resync_total
-    return f"resync {share} % ({size(report.resync_done)} of {size(report.resync_total)})"
+    what = "resync paused at" if report.resync_paused else "resync"
+    share = report.resync_done * 100 // max(report.resync_total, 1)
+    return f"{what} {share} % ({size(report.resync_done)} of {size(report.resync_total)})"
 
 
 @mirror.command("resync")
 @click.argument("name", required=False)
+@click.option("--pause", "wanted", flag_value="pause", help="Hold it until it is resumed.")
+@click.option("--resume", "wanted", flag_value="resume", help="Go on after a pause.")
 @json_option
 @pass_context
-def follow_resync(context: Context, name: str | None) -> None:
-    """Follow a mirror's resync until both drives are in sync again.
+def follow_resync(context: Context, name: str | None, wanted: str | None) -> None:
+    """Follow a mirror's resync until no drive is brought in any more.
 
-    A returning drive is resynchronised by itself; this only shows how far it is.
+    A returning drive is resynchronised by itself; this shows how far it is. It rests while
+    clients are active. --pause holds it (a restart of the mirror's store ends the pause);
+    --resume lets it go on.
 
     \b
     Examples:
       appliance mirror resync
       appliance mirror resync m0
+      appliance mirror resync m0 --pause
     """
     client = context.client
     reports = chosen_reports(client.mirrors(), name)
     if not reports:
         raise NotFound("cannot follow a resync: there is no mirror; see `appliance drive list`")
-    wanted = reports[0].name
+    mirror_name = reports[0].name
+    if wanted is not None:
+        final = client.pause_resync(mirror_name, paused=wanted == "pause")
+    else:
+        follow_transfer(context, mirror_name)
+        final = chosen_reports(client.mirrors(), mirror_name)[0]
+    if context.output.as_json:
+        context.output.document([final])
+        return
+    if wanted is not None:
+        context.output.say(f"Bringing drives in is {wanted}d.")
+    show(context.output, [final])
+
+
+def follow_transfer(context: Context, name: str) -> None:
+    """Show a mirror's resync until there is none, or it is paused."""
+    client = context.client
 
     def look() -> Standing:
-        report = chosen_reports(client.mirrors(), wanted)[0]
-        if report.resync_total:
+        report = chosen_reports(client.mirrors(), name)[0]
+        if report.resync_drive:
             text = f"{report.name}: {_resync_text(report)}"
             return Standing(
-                text, report.resync_done, report.resync_total, False, report.resync_eta_s
+                text,
+                report.resync_done,
+                report.resync_total,
+                report.resync_paused,
+                report.resync_eta_s,
             )
-        waiting = report.state in {"resyncing", "assembling"}
+        waiting = not report.resync_paused and report.state in {"resyncing", "assembling"}
         return Standing(f"{report.name}: {report.state}", 0, 0, not waiting)
 
     context.output.follow(look)
-    final = chosen_reports(client.mirrors(), wanted)
-    if context.output.as_json:
-        context.output.document(final)
-    else:
-        show(context.output, final)

@@ -23,6 +23,7 @@ from appliance.cli.cmd_drive import drive
 from appliance.cli.cmd_mirror import mirror
 from appliance.cli.cmd_mirror_resolve import resolve_mirror
 from appliance.cli.cmd_offline import export_mirror, inspect_drive, keys, verify_mirror
+from appliance.cli.cmd_replace import replace_drive, spare
 from appliance.cli.cmd_scrub import scrub
 from appliance.cli.cmd_status import status
 from appliance.cli.context import SOCKET_VARIABLE, Context, json_option, pass_context
@@ -85,6 +86,8 @@ mirror.add_command(resolve_mirror)
 mirror.add_command(verify_mirror)
 mirror.add_command(export_mirror)
 mirror.add_command(scrub)
+mirror.add_command(replace_drive)
+mirror.add_command(spare)
 
 
 def run(arguments: Sequence[str], context: Context) -> int:

@@ -11,6 +11,7 @@ import json
 import socket
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from urllib.parse import quote
 
 from appliance.core import errors
 from appliance.core.admin import (
@@ -97,6 +98,26 @@ class Client:
         """Decide what the mirror waits for; how it is then."""
         fields = {"choice": choice.value, "drive": drive}
         return from_document(MirrorReport, self._call("POST", f"/mirrors/{name}/resolve", fields))
+
+    def replace_drive(self, mirror: str, old: str, new: str) -> Job:
+        """Let a claimed drive take a member's place; follow it with ``job``."""
+        fields = {"old": old, "new": new}
+        return from_document(Job, self._call("POST", f"/mirrors/{quote(mirror)}/replace", fields))
+
+    def pause_resync(self, mirror: str, *, paused: bool) -> MirrorReport:
+        """Hold, or go on, bringing drives in."""
+        path = f"/mirrors/{quote(mirror)}/resync"
+        return from_document(MirrorReport, self._call("POST", path, {"paused": paused}))
+
+    def add_spare(self, mirror: str, drive: str) -> MirrorReport:
+        """Keep a claimed drive ready."""
+        path = f"/mirrors/{quote(mirror)}/spares/add"
+        return from_document(MirrorReport, self._call("POST", path, {"drive": drive}))
+
+    def remove_spare(self, mirror: str, drive: str) -> MirrorReport:
+        """Free a spare."""
+        path = f"/mirrors/{quote(mirror)}/spares/remove"
+        return from_document(MirrorReport, self._call("POST", path, {"drive": drive}))
 
     def jobs(self) -> list[Job]:
         """Running jobs and the last ended ones."""

@@ -21,6 +21,9 @@ class DriveState(enum.Enum):
     FORMATTING = "formatting"
     CLAIMED = "claimed"
     MEMBER = "member"
+    SPARE = "spare"
+    DETACHED = "detached"
+    """It was replaced, and still holds its mirror's data; only a claim wipes it."""
     CLONE = "clone"
     FAULTY = "faulty"
 
@@ -40,7 +43,8 @@ class DriveReport:
 
 @dataclass(frozen=True, slots=True)
 class MemberReport:
-    """One drive's place in a mirror, also when the drive is away."""
+    """One drive's place in a mirror, also when the drive is away. ``role``: ``member``,
+    ``joining``, ``outgoing`` (until the joining one counts) or ``spare``."""
 
     drive_id: str
     serial: str = ""
@@ -52,6 +56,8 @@ class MemberReport:
     repaired: int = 0
     detached: bool = False
     """Nobody writes to it: its history went its own way, or it is a clone."""
+    role: str = "member"
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,8 @@ class DriveChoice:
 @dataclass(frozen=True, slots=True)
 class MirrorReport:
     """A mirror. ``state`` is the engine's word, or ``assembling`` before its store answers.
-    ``resync_*`` are bytes, both 0 when none runs; ``resync_eta_s`` None while unknown."""
+    ``resync_*`` are bytes, both 0 when none runs; ``resync_eta_s`` None while unknown.
+    ``unreadable``: how many records of which contract no drive could give, a sentence each."""
 
     name: str
     mirror_id: str
@@ -87,6 +94,9 @@ class MirrorReport:
     lost: tuple[str, ...] = ()
     """Records that no drive has; ``lost_more`` is how many are not named."""
     lost_more: int = 0
+    resync_drive: str = ""
+    resync_paused: bool = False
+    unreadable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

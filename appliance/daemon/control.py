@@ -25,6 +25,7 @@ from appliance.control.accounts.accounts import Accounts
 from appliance.control.disks.bay import Bay
 from appliance.control.disks.manager import Disks
 from appliance.control.disks.permissions import Owners, service_owners
+from appliance.control.disks.replacement import SparePolicy
 from appliance.control.keys.files import read_master_key, read_recovery_public
 from appliance.control.keys.vault import Vault
 from appliance.control.tls.certificates import Certificates
@@ -176,6 +177,10 @@ class Control:
             health_of=self._mirrors.health_of,
             scrub_of=self._mirrors.scrub_of,
             override=self._mirrors.override,
+            order=self._mirrors.order,
+            spare_policy=SparePolicy(
+                config.store.spare_after_failed_s, config.store.spare_after_absent_s
+            ),
         )
         parts = Parts(
             self._disks,

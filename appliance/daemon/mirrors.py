@@ -25,6 +25,7 @@ from appliance.runtime.link import Link
 
 HEALTH_S: Final = 2.0
 OVERRIDE_S: Final = 10.0
+ORDER_S: Final = 30.0
 RETRY_S: Final = 1.0
 _log = logging.getLogger(__name__)
 
@@ -105,6 +106,15 @@ class Mirrors:
         except TimeoutError as late:
             raise Unavailable(f"the store of mirror {name} did not answer; try again") from late
         return dataclasses.replace(report, mirror=name)
+
+    async def order(self, name: str, what: str, message: object) -> None:
+        """Tell the store of a mirror what an operator wants. Raises ``Unavailable``, and what the
+        store refuses with."""
+        engine = self._engines.get(name)
+        if not isinstance(engine, MirrorEngine):
+            raise Unavailable(f"cannot {what} mirror {name}: its store does not answer")
+        async with asyncio.timeout(ORDER_S):
+            await engine.order(what, message)
 
     async def close(self) -> None:
         """Idempotent."""

@@ -64,13 +64,19 @@ class Assembly:
                 for member in self.members
             ],
             "absent": [{"drive": drive, "serial": serial} for drive, serial in self.absent.items()],
+            "replaces": dict(self.membership.joining),
             "index_directory": str(self.index_directory),
             "witness_file": str(self.witness_file),
         }
 
 
-def assemble(present: Iterable[PresentDrive], mirrors_directory: Path) -> dict[str, Assembly]:
-    """All mirrors of which a drive is there, by name.
+def assemble(
+    present: Iterable[PresentDrive],
+    mirrors_directory: Path,
+    known: Iterable[Membership] = (),
+) -> dict[str, Assembly]:
+    """All mirrors of which a drive is there, by name. ``known``: memberships seen before, whose
+    drives may be away now.
 
     A drive that a peer's passport lists is a member even if its own passport does not say so yet:
     mirror creation writes one after the other, and a crash may come between.
@@ -79,7 +85,10 @@ def assemble(present: Iterable[PresentDrive], mirrors_directory: Path) -> dict[s
     memberships: dict[str, Membership] = {}
     for drive in drives.values():
         if drive.passport.mirror is not None:
-            memberships.setdefault(drive.passport.mirror.mirror_id, drive.passport.mirror)
+            _keep_newest(memberships, drive.passport.mirror)
+    for each in known:
+        if each.mirror_id in memberships:
+            _keep_newest(memberships, each)
     assemblies: dict[str, Assembly] = {}
     for mirror_id, membership in sorted(memberships.items(), key=lambda item: item[1].name):
         name = membership.name
@@ -88,6 +97,27 @@ def assemble(present: Iterable[PresentDrive], mirrors_directory: Path) -> dict[s
             name = f"{name}-{mirror_id.replace('-', '')[:_SUFFIX_DIGITS]}"
         assemblies[name] = _assembly(name, membership, drives, mirrors_directory)
     return assemblies
+
+
+def _keep_newest(memberships: dict[str, Membership], found: Membership) -> None:
+    known = memberships.get(found.mirror_id)
+    if known is None or found.revision > known.revision:
+        memberships[found.mirror_id] = found
+
+
+def corrected(drive: PresentDrive, assemblies: Iterable[Assembly]) -> Passport | None:
+    """The passport a drive should have by its mirror's newest membership; None if it has it. A
+    member or spare that was overtaken by a change learns of it; one that was replaced while it was
+    away is detached, with all it holds."""
+    passport = drive.passport
+    for assembly in assemblies:
+        membership = assembly.membership
+        if membership.lists(passport.drive_id):
+            is_same = passport.mirror is not None and passport.mirror == membership
+            return None if is_same else passport.joined(membership)
+        if passport.mirror is not None and passport.mirror.mirror_id == membership.mirror_id:
+            return passport.detached()
+    return None
 
 
 def _assembly(

@@ -40,6 +40,11 @@ class JobHandle:
         self.job = dataclasses.replace(self.job, total=total)
         self._advance(self.job.step, done)
 
+    def tell(self, step: str, done: int, total: int) -> None:
+        """Both at once, for work whose steps do not count."""
+        self.job = dataclasses.replace(self.job, total=total)
+        self._advance(step, done)
+
     def end(self, state: JobState, *, result: str = "", error: str = "") -> None:
         """Nothing more will be told."""
         done = self.job.total if state is JobState.DONE else self.job.done

@@ -36,6 +36,8 @@ from appliance.control.disks.permissions import (
     share_staging,
 )
 from appliance.control.disks.reality import BLOCKING_S_MAX, Reality, Subscriber
+from appliance.control.disks.replacement import SparePolicy
+from appliance.control.disks.succession import HealthOf, Succession
 from appliance.core.admin import DriveReport, DriveState, MirrorReport
 from appliance.core.decisions import Choice
 from appliance.core.drives import Drive, label_of, resolve
@@ -47,8 +49,9 @@ from appliance.engine.interface import Health
 from appliance.engine.mirror.superblock import TEXT_BYTES_MAX, Superblock, format_drive
 from appliance.system.files import DirectoryVolume
 
-HealthOf = Callable[[str], Awaitable[Health | None]]
 ScrubOf = Callable[[str, ScrubOrder], Awaitable[ScrubReport]]
+OrderOf = Callable[[str, str, object], Awaitable[None]]
+"""Tells the store of a mirror what an operator wants of one of its chores."""
 
 CLAIM_STEPS: Final = 4
 MIRROR_MEMBERS: Final = 2
@@ -63,6 +66,11 @@ async def no_health(mirror: str) -> Health | None:
 async def no_scrub(mirror: str, order: ScrubOrder) -> ScrubReport:
     """Where no store can be asked."""
     raise Unavailable(f"the store of mirror {mirror} does not answer")
+
+
+async def no_order(mirror: str, what: str, _message: object) -> None:
+    """Where no store can be told."""
+    raise Unavailable(f"cannot {what} mirror {mirror}: its store cannot be reached")
 
 
 class Disks:
@@ -80,6 +88,8 @@ class Disks:
         health_of: HealthOf = no_health,
         scrub_of: ScrubOf = no_scrub,
         override: Override = no_override,
+        order: OrderOf = no_order,
+        spare_policy: SparePolicy | None = None,
     ) -> None:
         self._bay = bay
         self._mirrors_directory = mirrors_directory
@@ -93,13 +103,19 @@ class Disks:
         self._book = JobBook(clock, entropy)
         self._reality = Reality(bay, mirrors_directory, owners)
         self._resyncs = reports.Resyncs(clock)
+        self._order = order
+        self._succession = Succession(
+            self._reality, self._book, health_of, clock, spare_policy or SparePolicy()
+        )
 
     async def start(self) -> None:
         """Every drive of ours that is there is in its place on return; later ones follow live."""
         await self._reality.start()
+        self._succession.start()
 
     async def close(self) -> None:
         """Stop watching and working. Mounts stay: the stores outlive this process."""
+        await self._succession.close()
         await self._book.close()
         await self._reality.close()
 
@@ -151,7 +167,7 @@ class Disks:
             if drive.node in reality.formatting:
                 raise Refused(f"cannot claim {drive.identity}: it is being formatted already")
             present = reality.present.get(drive.drive_id)
-            if present is not None and force_serial is None and present.passport.mirror is None:
+            if present is not None and force_serial is None and present.passport.is_free:
                 return self._book.ended(f"claim {drive.identity}", drive.drive_id)
             free = reports.without_own_mount(drive, present)
             detached = present is not None and await self._is_detached(present)
@@ -228,7 +244,10 @@ class Disks:
             if name in reality.assemblies:
                 raise Refused(f"cannot create the mirror {name!r}: it exists; choose another name")
             new = await reality.blocking(partial(self._new_mirror, name, chosen))
-            await reality.blocking(partial(self._create, new, chosen), deadline_s=BLOCKING_S_MAX)
+            sizes = {each.drive_id: each.size_bytes for each in drives}
+            capacity = min(sizes[drive_id] for drive_id in ids)
+            creating = partial(self._create, new, chosen, capacity)
+            await reality.blocking(creating, deadline_s=BLOCKING_S_MAX)
             await reality.reread(chosen)
         return await self._mirror_report(name)
 
@@ -247,11 +266,8 @@ class Disks:
                 f"cannot put {drive.identity} into a mirror: it is not claimed; "
                 f"run `appliance drive claim {drive.identity}` first"
             )
-        if present.passport.mirror is not None:
-            raise Refused(
-                f"cannot put {drive.identity} into a mirror: "
-                f"it is a member of {present.passport.mirror.name}"
-            )
+        if not present.passport.is_free:
+            raise Refused(f"cannot put {drive.identity} into a mirror: {present.passport.station}")
         return present
 
     def _new_mirror(self, name: str, chosen: Sequence[PresentDrive]) -> NewMirror:
@@ -265,7 +281,7 @@ class Disks:
     def _witness_file(self, name: str) -> Path:
         return self._mirrors_directory / name / "witness" / "witness"
 
-    def _create(self, new: NewMirror, chosen: Sequence[PresentDrive]) -> None:
+    def _create(self, new: NewMirror, chosen: Sequence[PresentDrive], capacity_bytes: int) -> None:
         made = made_mirror_id(new.witness_file)
         if made not in {"", new.mirror_id}:
             # Its witness is a vote that its drives will need when they come back.
@@ -280,9 +296,31 @@ class Disks:
         for root in (*(each.path for each in chosen), new.witness_file.parent):
             give_tree_to_store(root, self._owners)
         members = tuple((each.drive_id, each.serial) for each in new.members)
-        membership = Membership(new.mirror_id, new.name, members)
+        membership = Membership(new.mirror_id, new.name, members, capacity_bytes=capacity_bytes)
         for each in chosen:
             write_passport(each.path, each.passport.joined(membership))
+
+    # -- drives that take another's place
+
+    async def replace(self, mirror: str, old: str, new: str) -> Job:
+        """See ``Succession.replace``."""
+        return await self._succession.replace(mirror, old, new)
+
+    async def add_spare(self, mirror: str, identity: str) -> MirrorReport:
+        """See ``Succession.add_spare``."""
+        await self._succession.add_spare(mirror, identity)
+        return await self._mirror_report(mirror)
+
+    async def remove_spare(self, mirror: str, identity: str) -> MirrorReport:
+        """See ``Succession.remove_spare``."""
+        await self._succession.remove_spare(mirror, identity)
+        return await self._mirror_report(mirror)
+
+    async def pause_resync(self, mirror: str, *, paused: bool) -> MirrorReport:
+        """Hold, or go on, bringing drives in. Raises ``NotFound``, ``Unavailable``."""
+        self.assembly(mirror)
+        await self._order(mirror, "resync", "pause" if paused else "resume")
+        return await self._mirror_report(mirror)
 
     # -- reports
 
@@ -306,7 +344,9 @@ class Disks:
 
     async def _mirror_report(self, name: str) -> MirrorReport:
         health = await self._health_of(name)
-        report = reports.mirror_report(self.assembly(name), health, self._resyncs)
+        report = reports.mirror_report(
+            self.assembly(name), health, self._resyncs, self._reality.present
+        )
         if health is None:
             return report
         with contextlib.suppress(ApplianceError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,26 +24,60 @@ _BYTES_MAX: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """The mirror a drive belongs to; ``members`` are pairs of drive id and serial."""
+    """The mirror a drive belongs to; ``members`` and ``spares`` are pairs of drive id and serial.
+    ``joining`` are pairs of a new member and the one it takes the place of; both are members until
+    that is done. ``capacity_bytes``: size of the smallest drive it was made for, 0 if nobody wrote
+    it down. Of several drives' memberships the one with the highest ``revision`` counts."""
 
     mirror_id: str
     name: str
     members: tuple[tuple[str, str], ...]
+    joining: tuple[tuple[str, str], ...] = ()
+    spares: tuple[tuple[str, str], ...] = ()
+    capacity_bytes: int = 0
+    revision: int = 0
+
+    def lists(self, drive_id: str) -> bool:
+        """Whether the drive is a member or a spare."""
+        return any(drive_id == each for each, _ in (*self.members, *self.spares))
 
 
 @dataclass(frozen=True, slots=True)
 class Passport:
-    """Who a drive is."""
+    """Who a drive is. ``former``: the mirror it was detached from, whose data it still holds."""
 
     drive_id: str
     serial: str
     model: str = ""
     claimed_ns: int = 0
     mirror: Membership | None = None
+    former: str = ""
+
+    @property
+    def is_free(self) -> bool:
+        """Whether the drive is empty and in no mirror."""
+        return self.mirror is None and not self.former
+
+    @property
+    def station(self) -> str:
+        """Why it is not free, for a sentence that begins with "it"."""
+        if self.mirror is None:
+            return f"it was detached from mirror {self.former} and still holds its data"
+        is_spare = any(self.drive_id == spare for spare, _ in self.mirror.spares)
+        return f"it is a {'spare' if is_spare else 'member'} of {self.mirror.name}"
 
     def joined(self, membership: Membership) -> Passport:
-        """The same drive as a member."""
-        return dataclasses.replace(self, mirror=membership)
+        """The same drive as a member or spare."""
+        return dataclasses.replace(self, mirror=membership, former="")
+
+    def detached(self) -> Passport:
+        """The same drive in no mirror any more, with all it holds."""
+        former = self.mirror.name if self.mirror is not None else self.former
+        return dataclasses.replace(self, mirror=None, former=former)
+
+    def freed(self) -> Passport:
+        """The same drive in no mirror any more, and empty."""
+        return dataclasses.replace(self, mirror=None)
 
 
 def read_passport(root: Path) -> Passport:
@@ -92,7 +127,11 @@ def _from(document: dict[str, object]) -> Passport:
         membership = Membership(
             str(mirror["mirror_id"]),
             str(mirror["name"]),
-            tuple((str(drive), str(serial)) for drive, serial in mirror["members"]),
+            _pairs(mirror["members"]),
+            _pairs(mirror.get("joining", ())),
+            _pairs(mirror.get("spares", ())),
+            int(mirror.get("capacity_bytes", 0)),
+            int(mirror.get("revision", 0)),
         )
     claimed_ns = document.get("claimed_ns", 0)
     return Passport(
@@ -101,4 +140,9 @@ def _from(document: dict[str, object]) -> Passport:
         model=str(document.get("model", "")),
         claimed_ns=claimed_ns if isinstance(claimed_ns, int) else 0,
         mirror=membership,
+        former=str(document.get("former", "")),
     )
+
+
+def _pairs(items: Iterable[tuple[object, object]]) -> tuple[tuple[str, str], ...]:
+    return tuple((str(first), str(second)) for first, second in items)

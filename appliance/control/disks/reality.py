@@ -18,9 +18,15 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from appliance.control.disks.assembly import Assembly, PresentDrive, assemble, emptied
+from appliance.control.disks.assembly import (
+    Assembly,
+    PresentDrive,
+    assemble,
+    corrected,
+    emptied,
+)
 from appliance.control.disks.bay import Bay
-from appliance.control.disks.passport import read_passport, write_passport
+from appliance.control.disks.passport import Membership, read_passport, write_passport
 from appliance.control.disks.permissions import Owners, give_to_store, take_over_tree
 from appliance.control.disks.plan import Plan, Trouble, decide, doubtful
 from appliance.core.drives import Drive
@@ -219,15 +225,42 @@ class Reality:
         retry = fault.errno not in {0, errno.ENOENT}
         self.troubles[drive.node] = Trouble(drive.node, drive.drive_id, str(fault), retry=retry)
 
-    async def _complete_passports(self) -> None:
-        """A crash in mirror creation left a member without its mirror: its peer knows better."""
-        for assembly in list(self._assemblies.values()):
-            for member in assembly.members:
-                drive = self.present[member.drive]
-                if drive.passport.mirror is None:
-                    passport = drive.passport.joined(assembly.membership)
-                    await self.blocking(partial(write_passport, drive.path, passport))
-                    self.present[member.drive] = replace(drive, passport=passport)
+    async def _complete_passports(self) -> bool:
+        """Passports that a change of their mirror overtook, or that a crash in one left behind, are
+        brought up to the newest. Whether any was."""
+        changed = False
+        for drive_id, drive in list(self.present.items()):
+            passport = corrected(drive, self._assemblies.values())
+            if passport is not None:
+                await self.blocking(partial(write_passport, drive.path, passport))
+                self.present[drive_id] = replace(drive, passport=passport)
+                changed = True
+        return changed
+
+    async def change(self, membership: Membership) -> None:
+        """A mirror's membership is this from now on: durable on every present drive it lists, the
+        members first, before anybody is told. The lock is held by the caller. Raises ``DriveFault``
+        if no member takes it.
+
+        Crash points: after each passport; the newest one counts, and the next look brings the
+        others up to it. A drive that is no longer listed is detached by that look."""
+        taken = 0
+        fault: DriveFault | None = None
+        for drive_id, _ in (*membership.members, *membership.spares):
+            drive = self.present.get(drive_id)
+            if drive is None:
+                continue
+            passport = drive.passport.joined(membership)
+            try:
+                await self.blocking(partial(write_passport, drive.path, passport))
+            except DriveFault as error:
+                fault = error
+                continue
+            self.present[drive_id] = replace(drive, passport=passport)
+            taken += 1
+        if fault is not None and not taken:
+            raise fault
+        await self.publish()
 
     async def reread(self, drives: Sequence[PresentDrive]) -> None:
         """Passports were rewritten. The lock is held by the caller."""
@@ -238,7 +271,8 @@ class Reality:
 
     async def publish(self) -> None:
         """Tell subscribers of every assembly that is not as it was told last."""
-        fresh = assemble(self.present.values(), self._mirrors_directory)
+        known = [assembly.membership for assembly in self._assemblies.values()]
+        fresh = assemble(self.present.values(), self._mirrors_directory, known)
         for name, old in self._assemblies.items():
             if name not in fresh:
                 # All its drives are away; the mirror is still known.

@@ -69,8 +69,14 @@ def must_be_claimable(
     member of has decided against it."""
     own = present.get(drive.drive_id)
     if own is not None and own.passport.mirror is not None and not detached:
+        mirror = own.passport.mirror
+        if any(own.passport.drive_id == spare for spare, _ in mirror.spares):
+            raise Refused(
+                f"cannot claim {drive.identity}: it is a spare of mirror {mirror.name}; "
+                f"`appliance mirror spare remove {mirror.name} {drive.serial}` frees it"
+            )
         raise Refused(
-            f"cannot claim {drive.identity}: it is a member of mirror {own.passport.mirror.name}, "
+            f"cannot claim {drive.identity}: it is a member of mirror {mirror.name}, "
             "which would lose a copy"
         )
     verdict = claimable(drive, force_serial=force_serial)
@@ -109,9 +115,14 @@ def drive_report(
         return DriveReport(drive, state, reasons=(trouble.why,))
     if present is not None:
         path, mirror = str(present.path), present.passport.mirror
-        if mirror is None:
+        if present.passport.is_free:
             return DriveReport(drive, DriveState.CLAIMED, path=path)
-        return DriveReport(drive, DriveState.MEMBER, mirror=mirror.name, path=path)
+        if mirror is None:
+            why = (f"{present.passport.station}; only a claim with its serial typed wipes it",)
+            return DriveReport(drive, DriveState.DETACHED, path=path, reasons=why, can_force=True)
+        is_spare = any(drive.drive_id == spare for spare, _ in mirror.spares)
+        state = DriveState.SPARE if is_spare else DriveState.MEMBER
+        return DriveReport(drive, state, mirror=mirror.name, path=path)
     verdict = claimable(drive)
     if isinstance(verdict, Refusal):
         reasons = tuple(reason.sentence for reason in verdict.reasons)
@@ -120,22 +131,31 @@ def drive_report(
     return DriveReport(drive, DriveState.CLAIMABLE)
 
 
-def mirror_report(assembly: Assembly, health: Health | None, resyncs: Resyncs) -> MirrorReport:
+def mirror_report(
+    assembly: Assembly, health: Health | None, resyncs: Resyncs, present: Mapping[str, PresentDrive]
+) -> MirrorReport:
     """The mirror as its store sees it, or as its drives show while no store answers."""
     known = {member.drive_id: member for member in health.members} if health else {}
+    paths = {each.drive: str(each.path) for each in assembly.members}
+    roles = {
+        **{new: "joining" for new, _ in assembly.membership.joining},
+        **{old: "outgoing" for _, old in assembly.membership.joining},
+    }
     members = [
-        _member(each.drive, each.serial, str(each.path), known.get(each.drive), present=True)
-        for each in assembly.members
+        _member(drive, serial, paths.get(drive), known.get(drive), roles.get(drive, "member"))
+        for drive, serial in assembly.membership.members
     ] + [
-        _member(drive, serial, "", known.get(drive), present=False)
-        for drive, serial in assembly.absent.items()
+        MemberReport(drive, serial, present=drive in present, role="spare")
+        for drive, serial in assembly.membership.spares
     ]
     report = MirrorReport(
         name=assembly.mirror,
         mirror_id=assembly.mirror_id,
         state=ASSEMBLING if assembly.members else OFFLINE,
         reason="its store has not answered yet" if assembly.members else "no drive of it is there",
-        members=tuple(sorted(members, key=lambda member: member.drive_id)),
+        members=tuple(
+            sorted(members, key=lambda member: (member.role == "spare", member.drive_id))
+        ),
     )
     if health is None:
         return report
@@ -149,7 +169,6 @@ def mirror_report(assembly: Assembly, health: Health | None, resyncs: Resyncs) -
         free_bytes=health.free_bytes,
         resync_done=health.resync_done,
         resync_total=health.resync_total,
-        resync_eta_s=resyncs.eta_s(assembly.mirror, health),
         question=health.question.value,
         choices=tuple(
             DriveChoice(each, _serial(assembly, each), words)
@@ -157,6 +176,10 @@ def mirror_report(assembly: Assembly, health: Health | None, resyncs: Resyncs) -
         ),
         lost=tuple(health.lost),
         lost_more=health.lost_more,
+        resync_eta_s=None if health.resync_paused else resyncs.eta_s(assembly.mirror, health),
+        resync_drive=health.resync_drive,
+        resync_paused=health.resync_paused,
+        unreadable=tuple(f"{count} of {name}" for name, count in sorted(health.unreadable.items())),
     )
 
 
@@ -166,18 +189,17 @@ def _serial(assembly: Assembly, drive: str) -> str:
 
 
 def _member(
-    drive_id: str, serial: str, path: str, health: MemberHealth | None, *, present: bool
+    drive_id: str, serial: str, path: str | None, health: MemberHealth | None, role: str
 ) -> MemberReport:
+    here = MemberReport(drive_id, serial, present=path is not None, path=path or "", role=role)
     if health is None:
-        return MemberReport(drive_id, serial, present=present, path=path)
-    return MemberReport(
-        drive_id,
-        serial,
-        present=present,
+        return here
+    return dataclasses.replace(
+        here,
         in_sync=health.in_sync,
-        path=path,
         reason=health.reason,
         read_errors=health.read_errors,
         repaired=health.repaired,
         detached=health.detached,
+        failed=health.failed,
     )

@@ -106,6 +106,8 @@ class FakeManagers:
     scrub_orders: list[tuple[str, ScrubOrder]] = field(default_factory=list)
     resolved: list[tuple[str, Choice, str]] = field(default_factory=list)
 
+    orders: list[tuple[str, ...]] = field(default_factory=list)
+
     def managers(self) -> Managers:
         """As the API takes them."""
         return Managers(disks=self, accounts=_Accounts(self), buckets=_Buckets(self), status=self)
@@ -145,6 +147,26 @@ class FakeManagers:
     async def mirror_reports(self) -> Sequence[MirrorReport]:
         self.fail()
         return self.mirrors
+
+    async def replace(self, mirror: str, old: str, new: str) -> Job:
+        self.fail()
+        self.orders.append(("replace", mirror, old, new))
+        return RUNNING
+
+    async def add_spare(self, mirror: str, identity: str) -> MirrorReport:
+        self.fail()
+        self.orders.append(("add spare", mirror, identity))
+        return self.mirrors[0]
+
+    async def remove_spare(self, mirror: str, identity: str) -> MirrorReport:
+        self.fail()
+        self.orders.append(("remove spare", mirror, identity))
+        return self.mirrors[0]
+
+    async def pause_resync(self, mirror: str, *, paused: bool) -> MirrorReport:
+        self.fail()
+        self.orders.append(("pause" if paused else "resume", mirror))
+        return self.mirrors[0]
 
     def jobs(self) -> Sequence[Job]:
         return self.job_states[:1]

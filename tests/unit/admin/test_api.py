@@ -46,6 +46,11 @@ def test_every_route_answers_the_client(path: Path) -> None:
         assert client.claim_drive("ata-ONE_S1", force_serial="S1").id == "j1"
         assert client.mirrors() == [MIRROR]
         assert client.create_mirror("m0", ["A", "B"]) == MIRROR
+        assert client.replace_drive("m0", "S2", "S3").id == "j1"
+        assert client.add_spare("m0", "S3") == MIRROR
+        assert client.remove_spare("m0", "S3") == MIRROR
+        assert client.pause_resync("m0", paused=True) == MIRROR
+        assert client.pause_resync("m0", paused=False) == MIRROR
         assert [job.id for job in client.jobs()] == ["j1"]
         assert client.job("j1").step == "wiping"
         assert [each.frozen for each in client.accounts()] == [False, True]
@@ -53,6 +58,13 @@ def test_every_route_answers_the_client(path: Path) -> None:
         assert client.buckets()[0].owner == "office"
     assert fake.claims == [("ata-ONE_S1", "S1")]
     assert fake.created == [("m0", ("A", "B"))]
+    assert fake.orders == [
+        ("replace", "m0", "S2", "S3"),
+        ("add spare", "m0", "S3"),
+        ("remove spare", "m0", "S3"),
+        ("pause", "m0"),
+        ("resume", "m0"),
+    ]
 
 
 def test_the_socket_is_private_and_goes_with_the_server(path: Path) -> None:

@@ -207,6 +207,52 @@ def test_mirror_resync_ends_when_the_mirror_is_in_sync(shell: Shell) -> None:
     assert shell.type("mirror", "resync") == 3
 
 
+def test_mirror_resync_is_paused_and_resumed(shell: Shell) -> None:
+    assert shell.type("mirror", "resync", "m0", "--pause") == 0
+    assert "paused" in shell.out
+    assert shell.json("mirror", "resync", "--resume")[0]["name"] == "m0"
+    assert shell.fake.orders == [("pause", "m0"), ("resume", "m0")]
+
+
+def test_mirror_resync_does_not_wait_for_one_that_is_paused(shell: Shell) -> None:
+    shell.fake.mirrors = [
+        replace(
+            MIRROR,
+            state="resyncing",
+            resync_drive="d2",
+            resync_done=25,
+            resync_total=100,
+            resync_paused=True,
+            unreadable=("3 of contract-1",),
+        )
+    ]
+    assert shell.type("mirror", "resync") == 0
+    assert "resync paused at 25 %" in shell.out
+    assert "no drive could give these records: 3 of contract-1" in shell.out
+
+
+def test_mirror_replace_follows_its_job(shell: Shell) -> None:
+    joining = replace(MIRROR.members[1], drive_id="d3", in_sync=False, role="joining")
+    outgoing = replace(MIRROR.members[1], role="outgoing")
+    shell.fake.mirrors = [replace(MIRROR, members=(MIRROR.members[0], outgoing, joining))]
+    assert shell.type("mirror", "replace", "m0", "S2", "S3") == 0
+    assert shell.fake.orders == [("replace", "m0", "S2", "S3")]
+    assert "Replaced S2 by S3 in mirror m0" in shell.out
+    assert "in sync, outgoing" in shell.out
+    assert "joining" in shell.out
+    shell.fake.error = errors.Refused("cannot use S3: it is too small")
+    assert shell.type("mirror", "replace", "m0", "S2", "S3") == 4
+
+
+def test_mirror_spares(shell: Shell) -> None:
+    spare = replace(MIRROR.members[1], drive_id="d3", in_sync=False, role="spare")
+    shell.fake.mirrors = [replace(MIRROR, members=(*MIRROR.members, spare))]
+    assert shell.type("mirror", "spare", "add", "m0", "S3") == 0
+    assert "spare" in shell.out
+    assert shell.json("mirror", "spare", "remove", "m0", "S3")["name"] == "m0"
+    assert shell.fake.orders == [("add spare", "m0", "S3"), ("remove spare", "m0", "S3")]
+
+
 def test_account_create_shows_the_secret_once(shell: Shell) -> None:
     assert shell.type("account", "create", "office") == 0
     assert "SECRET1" in shell.out

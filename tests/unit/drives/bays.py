@@ -37,10 +37,12 @@ class FakeBay:
     on_mount: Callable[[], None] = lambda: None
     closed: bool = False
 
-    def attach(self, serial: str, node: str, content: Path | None = None) -> Slot:
+    def attach(
+        self, serial: str, node: str, content: Path | None = None, size_bytes: int = 10**12
+    ) -> Slot:
         path = content or self.root / "content" / serial
         path.mkdir(parents=True, exist_ok=True)
-        slot = Slot(Drive(f"id-{serial}", DriveKind.DISK, node, 10**12, serial=serial), path)
+        slot = Slot(Drive(f"id-{serial}", DriveKind.DISK, node, size_bytes, serial=serial), path)
         marker = path / "drive-id"
         if marker.exists():
             slot.drive = _ours(slot.drive, marker.read_text())

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
 from appliance.control.disks.assembly import Assembly
 from appliance.control.disks.creation import NewMirror
 from appliance.control.disks.manager import Disks
+from appliance.control.disks.passport import Passport, read_passport
+from appliance.control.disks.replacement import SparePolicy
 from appliance.core.errors import (
     DriveFault,
 )
 from appliance.core.jobs import Job, JobState
-from appliance.engine.interface import Health
+from appliance.engine.interface import Health, MemberHealth, MirrorState
 from appliance.engine.mirror.superblock import Superblock, format_drive
 from appliance.engine.mirror.witness import Witness, create_witness
 from appliance.runtime.clock import SystemClock, SystemEntropy
@@ -34,6 +36,8 @@ class House:
         self.told: list[Assembly] = []
         self.health: Health | None = None
         self.spoil_creation = False
+        self.orders: list[tuple[str, str, object]] = []
+        self.policy = SparePolicy(0.0, 0.0)
         self.disks = self.manager(root)
 
     def manager(self, root: Path) -> Disks:
@@ -44,6 +48,8 @@ class House:
             clock=SystemClock(),
             entropy=SystemEntropy(),
             health_of=self.health_of,
+            order=self.order,
+            spare_policy=self.policy,
         )
 
     def make(self, new: NewMirror) -> None:
@@ -57,6 +63,9 @@ class House:
         with closing(DirectoryVolume(new.witness_file.parent, "witness")) as volume:
             create_witness(volume, new.witness_file.name, Witness(new.mirror_id, 0, ()))
         self.made.append(new)
+
+    async def order(self, mirror: str, what: str, message: object) -> None:
+        self.orders.append((mirror, what, message))
 
     async def health_of(self, mirror: str) -> Health | None:
         return self.health
@@ -76,6 +85,27 @@ class House:
             while not condition():  # noqa: ASYNC110
                 # The manager's own tasks run meanwhile; not all of it has an event.
                 await asyncio.sleep(0.001)
+
+    def says(
+        self,
+        in_sync: Sequence[str],
+        failed: Sequence[str] = (),
+        away: Sequence[str] = (),
+        bringing: str = "",
+    ) -> None:
+        """What the store tells from now on, by drive id."""
+        members = [
+            *(MemberHealth(drive, True, True) for drive in in_sync),
+            *(MemberHealth(drive, False, False, "EIO", failed=True) for drive in failed),
+            *(MemberHealth(drive, False, False, "it is not there") for drive in away),
+        ]
+        state = MirrorState.IN_SYNC if len(in_sync) > 1 else MirrorState.DEGRADED
+        self.health = Health(state, members=members, resync_drive=bringing)
+
+    def ids(self) -> dict[str, str]:
+        """Drive ids of the mirror's members by serial."""
+        members = self.disks.assembly("m0").membership.members
+        return {serial: drive for drive, serial in members}
 
     def present(self) -> list[tuple[str, int]]:
         members = self.disks.assembly("m0").members
@@ -104,3 +134,17 @@ async def mirrored(house: House) -> None:
     await house.claim("A")
     await house.claim("B")
     await house.disks.create_mirror("m0", ["A", "B"])
+
+
+async def three(house: House, size_bytes: int = 10**12) -> None:
+    """A mirror of A and B, and the claimed drive C."""
+    await mirrored(house)
+    house.bay.attach("C", "sdc", size_bytes=size_bytes)
+    await house.claim("C")
+    ids = house.ids()
+    house.says([ids["A"], ids["B"]])
+
+
+def passport_at(house: House, node: str) -> Passport:
+    """What the drive at a node says of itself."""
+    return read_passport(house.bay.slots[node].content)

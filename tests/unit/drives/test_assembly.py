@@ -38,6 +38,7 @@ def test_two_members_make_a_whole_mirror() -> None:
             {"drive": "B", "path": "/run/drives/B", "serial": "SN-B", "mount": 1},
         ],
         "absent": [],
+        "replaces": {},
         "index_directory": "/state/mirrors/m0/index",
         "witness_file": "/state/mirrors/m0/witness/witness",
     }
