@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from appliance.daemon.config import Config
 from appliance.engine.interface import Engine
-from appliance.engine.mirror.launch import connect_engine
+from appliance.engine.mirror.connecting import connect_engine
 
 
 async def connect(config: Config, mirror: str, *, role: str) -> Engine:

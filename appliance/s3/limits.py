@@ -11,7 +11,7 @@ from typing import Final
 
 KIBIBYTE = 1024
 MEBIBYTE = 1024 * KIBIBYTE
-ACCEPT_STEP_S: Final = 0.0005
+ACCEPT_STEP_S: Final = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class FrontLimits:
     connections: int = 4096
     connections_per_client: int = 1024
     accept_step_s: float = ACCEPT_STEP_S
-    accept_delay_max_s: float = 0.003
+    accept_delay_max_s: float = 0.005
     idle_s: float = 60.0
     body_wait_s: float = 30.0
     body_grace_s: float = 60.0

@@ -21,7 +21,7 @@ import uvloop
 
 from appliance.engine.interface import Batch, Charge, Limit, Partition, Put
 from appliance.engine.mirror.client import MirrorEngine
-from appliance.engine.mirror.launch import connect_engine
+from appliance.engine.mirror.connecting import connect_engine
 from tests.conformance.mirrors import StoreProcess, lay_out
 
 PARTITION = Partition("bench")

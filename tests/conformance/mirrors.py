@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from appliance.engine.interface import Engine
 from appliance.engine.mirror.client import MirrorEngine
+from appliance.engine.mirror.connecting import connect_engine
 from appliance.engine.mirror.launch import (
     DrivePath,
-    connect_engine,
     local_engine,
     make_mirror,
     open_store,

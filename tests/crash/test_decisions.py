@@ -15,7 +15,8 @@ import pytest
 from appliance.core.errors import ReadOnly
 from appliance.engine.interface import Batch, Health, MirrorState, Partition, Put, Question
 from appliance.engine.mirror.client import ClientSettings
-from appliance.engine.mirror.launch import connect_engine, open_store
+from appliance.engine.mirror.connecting import connect_engine
+from appliance.engine.mirror.launch import open_store
 from appliance.engine.mirror.messages import decode_health
 from appliance.runtime.link import Link
 from tests.conformance.mirrors import SETTINGS, StoreProcess, lay_out

@@ -10,7 +10,8 @@ import pytest
 
 from appliance.core.errors import InvalidInput, Unavailable
 from appliance.engine.interface import Batch, Partition, Put
-from appliance.engine.mirror.launch import connect_engine, local_engine, open_store
+from appliance.engine.mirror.connecting import connect_engine
+from appliance.engine.mirror.launch import local_engine, open_store
 from appliance.engine.mirror.messages import MembersView, decode_commit
 from appliance.engine.mirror.state import Stopped
 from appliance.engine.mirror.store import Store

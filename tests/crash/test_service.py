@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from appliance.engine.interface import Batch, Charge, Engine, MirrorState, Partition, Put
-from appliance.engine.mirror.launch import connect_engine, local_engine, open_store
+from appliance.engine.mirror.connecting import connect_engine
+from appliance.engine.mirror.launch import local_engine, open_store
 from appliance.engine.mirror.service import StoreService
 from tests.conformance.deeds import keys, one, pattern, read_blob, write_blob
 from tests.conformance.mirrors import SETTINGS, StoreProcess, lay_out

@@ -1,4 +1,5 @@
-"""The three calls by which processes use the mirror engine: make one, run its store, connect to it.
+"""The calls by which a process makes a mirror, or runs its store; for ``connect_engine`` see
+``connecting``.
 
 Owns the real clock, randomness and directories handed to the engine. Everything else in this
 package is injected.
@@ -14,7 +15,7 @@ from typing import Final
 from appliance.core.ports import Clock, Entropy
 from appliance.engine.mirror.client import ClientSettings, MirrorEngine
 from appliance.engine.mirror.create import NewDrive, NewMirrorPlan, create_mirror
-from appliance.engine.mirror.port import LocalPort, PeerPort
+from appliance.engine.mirror.port import LocalPort
 from appliance.engine.mirror.segment import SEGMENT_BYTES_DEFAULT
 from appliance.engine.mirror.service import StoreService
 from appliance.engine.mirror.state import StoreSettings
@@ -109,18 +110,6 @@ async def open_store(
         await server.close()
         raise
     return RunningStore(service, server)
-
-
-async def connect_engine(
-    socket: Path, *, role: str, settings: ClientSettings | None = None
-) -> MirrorEngine:
-    """An engine over the store that listens, or will, on ``socket``. Returns at once: calls raise
-    ``Unavailable`` until ``engine.ready()``. ``role`` is who we are ("gateway", "control", ...)."""
-    chosen = settings or ClientSettings()
-    port = PeerPort(socket, role, CLOCK, patience_s=chosen.patience_s)
-    engine = MirrorEngine(port, name=role, clock=CLOCK, entropy=ENTROPY, settings=chosen)
-    await engine.start()
-    return engine
 
 
 async def local_engine(

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from appliance.core.documents import from_document
 from appliance.core.errors import Unavailable, Unreachable
@@ -19,9 +19,11 @@ from appliance.core.ports import Clock
 from appliance.core.scrubs import ScrubOrder, ScrubReport
 from appliance.engine.interface import Health
 from appliance.engine.mirror.messages import MembersView, decode_health
-from appliance.engine.mirror.service import StoreService
 from appliance.runtime.complaints import Complaints
 from appliance.runtime.ipc import Peer, connect
+
+if TYPE_CHECKING:
+    from appliance.engine.mirror.service import StoreService
 
 CALL_TIMEOUT_S: Final = 30.0
 RETRY_FIRST_S: Final = 0.02
