@@ -10,10 +10,13 @@ from appliance.core.errors import (
     EngineError,
     MembershipChanged,
     Refused,
+    Unavailable,
 )
-from appliance.engine.mirror.assembled import NotYet, Orders
+from appliance.engine.interface import MirrorState, Question
+from appliance.engine.mirror.assembled import MayForce, NotYet, Orders
 from appliance.engine.mirror.messages import Order
 from appliance.engine.mirror.state import Stopped
+from appliance.engine.mirror.votes import VoteFailed
 from tests.crash.acts import blob_of, bring_back, commit, put
 from tests.crash.history import PARTITION, History, Oracle
 from tests.crash.machine import Machine
@@ -145,3 +148,67 @@ def test_a_staged_blob_of_an_earlier_membership_does_not_count(machine: Machine)
     nowhere = machine.stage(data)._replace(stamps={"drive-a": (99, 99)})
     (outcome,) = store.commit([put(b"z", 2)._replace(orders=[Order(b"z", b"", b"", nowhere)])])
     assert isinstance(outcome, MembershipChanged)
+
+
+def test_a_survivor_whose_witness_takes_no_vote_serves_reads_until_it_does(
+    machine: Machine,
+) -> None:
+    """Nothing acknowledged is doubted meanwhile, nothing more is promised, and nobody is ejected
+    twice: the very epoch that waited becomes valid."""
+    store = machine.open()
+    commit(store, put(b"k", 1))
+    machine.witness.fail_at(1, errno.EIO, kinds=frozenset({"write", "create"}), persistent=True)
+    machine.disks["drive-b"].pull()
+    with pytest.raises(Stopped):
+        store.commit([put(b"unknown", 2)])
+    assert "witness" in store.read_only
+    assert list(store.members) == ["drive-a"]
+    health = store.health()
+    assert (health.state, health.question) == (MirrorState.READ_ONLY, Question.FORCE)
+    assert isinstance(store.refuse(put(b"k", 1)), int), "a retry learns its outcome"
+    assert isinstance(store.refuse(put(b"unknown", 2)), Unavailable)
+    with machine.reader() as reader:
+        assert reader.read(PARTITION, [b"k"]) != [None]
+    store.step()
+    assert store.read_only
+    machine.clock.sleep_s(11)
+    store.step()
+    assert store.read_only, "it is tried again and again"
+    machine.witness.hook = None
+    machine.clock.sleep_s(11)
+    store.step()
+    assert not store.read_only
+    assert store.stopped
+    machine.drop_store()
+    machine.disks["drive-b"].insert(machine.rng)
+    with pytest.raises(Refused):
+        machine.open("drive-b")
+    store = machine.open("drive-a")
+    commit(store, put(b"unknown", 2))
+    commit(store, put(b"more", 3))
+    bring_back(machine, "drive-b")
+    assert len(store.members) == 2
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_the_operator_may_go_on_without_the_witness(machine: Machine, readable: bool) -> None:
+    store = machine.open()
+    commit(store, put(b"k", 1))
+    kinds = frozenset({"write", "create"} if readable else {"write", "create", "read", "stat"})
+    machine.witness.fail_at(1, errno.EIO, kinds=kinds, persistent=True)
+    machine.disks["drive-b"].pull()
+    with pytest.raises(Stopped):
+        store.commit([put(b"unknown", 2)])
+    machine.drop_store()
+    with pytest.raises((MayForce, VoteFailed)):
+        machine.open("drive-a")
+    machine.drop_store()
+    store = machine.open("drive-a", orders=Orders(waited=True, forced=True))
+    commit(store, put(b"more", 3))
+    machine.drop_store()
+    machine.witness.hook = None
+    machine.disks["drive-b"].insert(machine.rng)
+    store = machine.open()
+    assert list(store.members) == ["drive-a"]
+    with machine.reader() as reader:
+        assert None not in reader.read(PARTITION, [b"k", b"more"])

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from appliance.core.errors import ApplianceError, ReadOnly, Unavailable
+from appliance.core.errors import ApplianceError, Unavailable
 from appliance.core.ports import Clock
 from appliance.engine.mirror.assembled import NotYet
 from appliance.engine.mirror.messages import CommitOrder
@@ -191,7 +191,8 @@ class CommitterThread:
             # Taken together with what made it stop, and not begun.
             for item in items:
                 self._refuse(item, str(error))
-            self._close_store(str(error))
+            if not store.read_only:
+                self._close_store(str(error))
             return
         if store.stopped and not store.read_only:
             self._close_store(store.stopped)
@@ -228,12 +229,16 @@ class CommitterThread:
         return items
 
     def _commit(self, store: Store, commits: Sequence[Commit]) -> None:
+        if store.read_only:
+            self._deliver([(commit.answer, store.refuse(commit.order)) for commit in commits])
+            return
         try:
             outcomes = store.commit([commit.order for commit in commits])
         except ApplianceError as error:
-            lost = ReadOnly(str(error)) if store.read_only else Unavailable(str(error))
+            # Also when it goes on for reading alone: nobody knows what became of these.
+            lost = Unavailable(str(error))
             self._deliver([(commit.answer, lost) for commit in commits])
-            if not store.read_only:
+            if not _reads_on(store):
                 raise
             return
         self._pause_s = PAUSE_FIRST_S
@@ -261,3 +266,8 @@ class CommitterThread:
         if not self._ending.is_set():
             pause_s, self._pause_s = self._pause_s, min(self._pause_s * 2, PAUSE_MAX_S)
             self._pause(pause_s)
+
+
+def _reads_on(store: Store) -> bool:
+    """Whether a store that stopped stays open for reading alone."""
+    return bool(store.read_only)

@@ -6,41 +6,23 @@ Owns the words; touches no drive, so that one that hangs is reported too. Any th
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from appliance.core.errors import ApplianceError
 from appliance.core.ports import Space
 from appliance.engine.interface import Health, MemberHealth, Question
 from appliance.engine.interface import MirrorState as Condition
 from appliance.engine.mirror.assembled import MayForce, WentApart
-from appliance.engine.mirror.lost import NAMES_MAX, LostRecord
+from appliance.engine.mirror.lost import NAMES_MAX
+from appliance.engine.mirror.reading_alone import ReadingAlone
 from appliance.engine.mirror.state import MirrorState
 from appliance.engine.mirror.transfer import ResyncProgress
-
-
-@dataclass(frozen=True, slots=True)
-class ReadingAlone:
-    """Why a store takes no writes though it is open; all empty for one that does."""
-
-    reason: str = ""
-    losses: tuple[str, ...] = ()
-    lost: tuple[LostRecord, ...] = ()
-    contradiction: str = ""
-
-    @property
-    def question(self) -> Question:
-        """What an operator may decide about it."""
-        if not self.reason:
-            return Question.NONE
-        if self.contradiction:
-            return Question.CHOOSE
-        return Question.LOSSES if self.losses else Question.RESUME
+from appliance.engine.mirror.votes import WitnessMissing
 
 
 def closed_health(drives: Iterable[str], reason: str, failure: ApplianceError | None) -> Health:
     """No store is open. ``drives``: those that are present. ``failure``: of the last attempt."""
     question, choices = Question.NONE, {}
-    if isinstance(failure, MayForce):
+    if isinstance(failure, MayForce | WitnessMissing):
         question = Question.FORCE
     elif isinstance(failure, WentApart):
         question, choices = Question.CHOOSE, failure.heads

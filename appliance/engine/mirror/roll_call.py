@@ -43,7 +43,7 @@ def call_roll(
 ) -> RollCall:
     """Read the votes and decide. Raises ``NotYet``, ``Refused``, ``ReadOnly``, ``DriveFault``."""
     found = _read_superblocks(assembly, excluded, alert)
-    witness = _open_witness(assembly, alert)
+    witness = _open_witness(assembly, alert, must_write=orders.forced)
     try:
         return RollCall(found, witness, _decide(found, witness, orders, waited=waited))
     except BaseException:
@@ -75,7 +75,10 @@ def _votes(superblock: Superblock | Blank | Unreadable) -> bool:
     return isinstance(superblock, Superblock) and bool(superblock.history)
 
 
-def _open_witness(assembly: Assembly, alert: Callable[[str], None]) -> WitnessFile | None:
+def _open_witness(
+    assembly: Assembly, alert: Callable[[str], None], *, must_write: bool
+) -> WitnessFile | None:
+    """``must_write``: one that takes no vote is not waited for, because the operator said so."""
     if assembly.witness_directory is None:
         return None
     try:
@@ -83,7 +86,16 @@ def _open_witness(assembly: Assembly, alert: Callable[[str], None]) -> WitnessFi
     except DriveFault as fault:
         alert(f"the witness cannot be read: {fault}")
         return None
-    return witness if isinstance(witness, WitnessFile) else None
+    if not isinstance(witness, WitnessFile):
+        return None
+    try:
+        if must_write:
+            witness.write(witness.value)
+    except DriveFault as fault:
+        alert(f"the witness takes no vote: {fault}")
+        witness.close()
+        return None
+    return witness
 
 
 def _decide(

@@ -20,7 +20,7 @@ from appliance.engine.mirror.member import Calls, Member
 from appliance.engine.mirror.planner import BatchPlanner
 from appliance.engine.mirror.starts import CRASH_LIMIT_DEFAULT, CRASH_WINDOW_S_DEFAULT
 from appliance.engine.mirror.throttle import Pace
-from appliance.engine.mirror.votes import VoteFailed, Votes
+from appliance.engine.mirror.votes import VoteFailed, Votes, WitnessMissing
 
 INLINE_LIMIT_BYTES_DEFAULT: Final = 256 * 1024
 SCRUB_EVERY_S_DEFAULT: Final = 30 * 86_400.0
@@ -129,6 +129,8 @@ class MirrorState:
     """Present and kept as they are, and why: of a history that is not ours, or a clone."""
     callbacks: Callbacks = field(default_factory=Callbacks)
     stopped: str = ""
+    held: str = ""
+    """Why it serves reads alone until the witness takes its vote."""
     counts: Counts = field(default_factory=Counts)
     absent: dict[str, str] = field(default_factory=dict)
     """Drives that left, and why."""
@@ -183,8 +185,17 @@ class MirrorState:
         )
         try:
             self.votes.leave(staying, leaves)
+        except WitnessMissing as missing:
+            # Whatever was acknowledged is on those that stay, and nobody else can go on.
+            self.held = str(missing)
+            stopped = self.stop(self.held)
+            self._go_on_with(staying, leaving)
+            raise stopped from missing
         except VoteFailed as failure:
             raise self.stop(str(failure)) from failure
+        self._go_on_with(staying, leaving)
+
+    def _go_on_with(self, staying: dict[str, Member], leaving: Mapping[str, Member]) -> None:
         self.members = staying
         for member in leaving.values():
             self.callbacks.retire(member)

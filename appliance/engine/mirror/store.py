@@ -20,6 +20,7 @@ from appliance.core.errors import (
     ApplianceError,
     Damaged,
     DriveFault,
+    EngineError,
     Unavailable,
 )
 from appliance.core.ports import Volume
@@ -29,9 +30,11 @@ from appliance.engine.mirror.assembled import Assembly, Orders, Ports
 from appliance.engine.mirror.attach import WentItsOwnWay
 from appliance.engine.mirror.commit import CommitOutcome, Committer
 from appliance.engine.mirror.compaction import Compactor
-from appliance.engine.mirror.glance import ReadingAlone, health_of, lost_words
+from appliance.engine.mirror.glance import health_of, lost_words
+from appliance.engine.mirror.lost import LostRecord
 from appliance.engine.mirror.messages import CommitOrder, MembersView, MemberView, Staged
 from appliance.engine.mirror.opening import Opened, open_mirror
+from appliance.engine.mirror.reading_alone import ReadingAlone
 from appliance.engine.mirror.rebuild import condemn
 from appliance.engine.mirror.repair import Repairer
 from appliance.engine.mirror.resync import Means, Resync
@@ -77,12 +80,7 @@ class Store:
         )
         self._repairer = Repairer(self._state)
         self.recovery: Final = opened.recovery
-        self.losses: Final = opened.losses
-        self.lost: Final = opened.lost
-        """The records in them, as far as their names are known."""
-        self.read_only = opened.read_only
-        """Why it was opened for reading alone; empty for one that takes writes, or did."""
-        self._proven_at_s = self._state.clock.monotonic_s() + self._state.settings.crash_window_s
+        self._reading = ReadingAlone(opened, starts)
         self._resync: Resync | None = None
         self._progress = ResyncProgress()
         """Of the last one that ended well."""
@@ -169,6 +167,26 @@ class Store:
     def stopped(self) -> str:
         """Why it takes no writes any more; empty while it does. Any thread."""
         return self._state.stopped
+
+    @property
+    def read_only(self) -> str:
+        """Why it is open for reading alone; empty for one that takes writes, or is to be closed.
+        Any thread."""
+        return self._reading.reason
+
+    @property
+    def losses(self) -> list[str]:
+        """The parts of the log no drive has, for which it is open for reading alone."""
+        return self._reading.losses
+
+    @property
+    def lost(self) -> list[LostRecord]:
+        """The records in them, as far as their names are known."""
+        return self._reading.lost
+
+    def refuse(self, order: CommitOrder) -> int | EngineError:
+        """See ``ReadingAlone.refuse``."""
+        return self._reading.refuse(order)
 
     def lose(self, drive: str, reason: str) -> None:
         """Control says that a drive is gone. Raises ``Stopped``."""
@@ -261,8 +279,7 @@ class Store:
 
     def stop_reading(self, reason: str) -> None:
         """End an open store that serves reads alone, so that it is opened anew."""
-        self.read_only = ""
-        self._state.stopped = reason
+        self._reading.end(reason)
 
     def repair(self, drive: str, place: bytes) -> bool:
         """A reader found a bad copy on ``drive``: prove it, then write the good bytes over it."""
@@ -283,15 +300,9 @@ class Store:
     # -- upkeep --------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Periodic work; see ``Upkeep.step``. One for reading alone after crashes that ran long
-        enough without another one ends, to be opened in full."""
-        if self._proven_at_s <= self._state.clock.monotonic_s():
-            self._proven_at_s = float("inf")
-            self._starts.forget()
-            if self.read_only and not self.losses:
-                self.stop_reading("it ran long enough to take writes again")
-                return
-        if self.read_only:
+        """Periodic work; see ``Upkeep.step`` and ``ReadingAlone.step``."""
+        self._reading.step()
+        if self._state.stopped:
             return
         with self._trusting_the_index():
             self._upkeep.step()
@@ -365,10 +376,7 @@ class Store:
         """At a glance. Any thread; touches no drive, so that one that hangs is reported too."""
         progress = self._progress if self._resync is None else self._resync.progress
         drive = "" if self._resync is None else self._resync.drive_id
-        reading = ReadingAlone(
-            self.read_only, tuple(self.losses), tuple(self.lost), self.recovery.contradiction
-        )
-        return health_of(self._state, self._room.space, drive, progress, reading)
+        return health_of(self._state, self._room.space, drive, progress, self._reading)
 
     def counts(self) -> dict[str, int]:
         """What happened since the start, for metrics."""

@@ -50,6 +50,11 @@ class VoteFailed(EngineError):
     """An epoch could not be made valid; the store stops and its next start decides."""
 
 
+class WitnessMissing(VoteFailed):
+    """Every drive asked has the epoch; only W did not take its vote. Nobody can go on without us,
+    so that the same epoch may be given to W as often as it takes."""
+
+
 @dataclass(frozen=True, slots=True)
 class WitnessHome:
     """Where W lives, and whose it is."""
@@ -78,6 +83,8 @@ class Votes:
         self._home = home
         self._calls = calls
         self._entropy = entropy
+        self._pending: History | None = None
+        """An epoch that only W has not taken."""
 
     @property
     def history(self) -> History:
@@ -99,13 +106,13 @@ class Votes:
         """As last raised."""
         return self._heartbeat
 
-    def make_witness(self) -> None:
+    def make_witness(self, history: History | None = None) -> None:
         """A new W in place of a lost one, with a vote like the drives'. It stays lost where it
         cannot be written; a later heartbeat tries again."""
         home = self._home
         if home is None or self._witness is not None:
             return
-        value = Witness(home.mirror_id, self._heartbeat, self._history)
+        value = Witness(home.mirror_id, self._heartbeat, history or self._history)
 
         def make() -> None:
             create_witness(home.directory, home.name, value)
@@ -113,6 +120,20 @@ class Votes:
         if self._calls.within(WITNESS, make, WITNESS_DEADLINE_S) is None:
             opened = WitnessFile.open(home.directory, home.name)
             self._witness = opened if isinstance(opened, WitnessFile) else None
+
+    def settle(self) -> bool:
+        """After ``WitnessMissing``: give W the epoch again, exactly that one, for a write that was
+        given up may still land. Whether it is valid now; if not, try again later."""
+        pending = self._pending
+        assert pending is not None, "an epoch waits"
+        if self._witness is None:
+            self.make_witness(pending)
+        else:
+            self._write_witness(pending)
+        if self._witness is None:
+            return False
+        self._history, self._pending = pending, None
+        return True
 
     def leave(
         self,
@@ -215,9 +236,13 @@ class Votes:
     ) -> None:
         for done, voter in enumerate(plan.steps):
             if not self._write(voter, drives, history, hold=hold) and done < plan.valid_after:
-                raise VoteFailed(
+                reason = (
                     f"cannot make epoch {history[-1].number} valid: {voter} did not take its vote"
                 )
+                if voter != WITNESS:
+                    raise VoteFailed(reason)
+                self._pending = history
+                raise WitnessMissing(reason)
         self._history = history
 
     def _write(
