@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 import errno
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -22,10 +23,11 @@ from appliance.engine.mirror.adoption import copy_blob, is_whole, unlink_quietly
 from appliance.engine.mirror.blob import (
     BLOB_ID_BYTES,
     CHUNK_BYTES,
+    FRAME_BYTES,
     blob_id_of,
     blob_path,
+    decode_chunks,
     file_bytes,
-    read_range,
     spans,
 )
 from appliance.engine.mirror.format import FileBlob
@@ -40,7 +42,6 @@ from appliance.engine.mirror.scrub_kit import (
 )
 
 PAGE: Final = 500
-STEP_BYTES: Final = PIECE_BYTES // CHUNK_BYTES * CHUNK_BYTES
 ATTEMPTS: Final = 3
 """A copy waiting to take a bad one's place may be swept once after a start."""
 
@@ -128,16 +129,20 @@ class BlobScrub:
             else:
                 copies[drive], files[drive] = Copy.GOOD, file
         try:
-            for start, end in spans(0, blob.size_bytes, STEP_BYTES):
-                if not files:
-                    break
-                with kit.throttle.piece(file_bytes(end - start)):
+            waiting = deque(spans(0, blob.size_bytes, PIECE_BYTES))
+            while waiting and files:
+                parts = [waiting.popleft() for _ in range(min(kit.depth, len(waiting)))]
+                size_bytes = sum(file_bytes(end - start) for start, end in parts)
+                with kit.throttle.piece(size_bytes):
                     good = kit.side_by_side(
-                        {drive: _checking(file, blob, start, end) for drive, file in files.items()}
+                        {
+                            drive: [partial(_is_good, file, blob, *part) for part in parts]
+                            for drive, file in files.items()
+                        }
                     )
                 for drive, verified in good.items():
-                    kit.tally.of(drive).read_bytes += file_bytes(end - start)
-                    if not verified:
+                    kit.tally.of(drive).read_bytes += size_bytes
+                    if not all(verified):
                         copies[drive] = Copy.BAD
                         files.pop(drive).close()
                 kit.progress()
@@ -219,10 +224,9 @@ def _open_whole(volume: Volume, path: str, size_bytes: int) -> File | Copy:
         return Copy.BAD
 
 
-def _checking(file: File, blob: FileBlob, start: int, end: int) -> Callable[[], bool]:
-    return partial(_is_good, file, blob, start, end)
-
-
 def _is_good(file: File, blob: FileBlob, start: int, end: int) -> bool:
-    found = read_range(file, blob.blob_id, blob.size_bytes, start, end, past_cache=True)
-    return found is not None
+    """Whether the chunks of [start, end) verify."""
+    first, last = start // CHUNK_BYTES, -(-end // CHUNK_BYTES)
+    offset = first * FRAME_BYTES
+    raw = file.read_at(offset, file_bytes(end) - offset, past_cache=True)
+    return decode_chunks(blob.blob_id, blob.size_bytes, first, last, raw) is not None

@@ -9,7 +9,7 @@ hangs stalls the scrub alone.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
 
@@ -26,8 +26,10 @@ from appliance.engine.mirror.throttle import Throttle
 
 T = TypeVar("T")
 
-PIECE_BYTES: Final = 2 * 1024 * 1024
-"""What is read of each drive at once: about what a client may have to wait for."""
+PIECE_BYTES: Final = 1024 * 1024
+"""What one read takes of a drive: about what a client may have to wait for."""
+DEPTH: Final = 4
+"""So many reads at once of each drive while no client is active, so that none waits for us."""
 BAD_BLOCKS_MAX: Final = 64
 """In one piece; a drive with more is not one bad spot but failing."""
 
@@ -111,35 +113,57 @@ class Kit:
 
         return self.commit(look)
 
-    def side_by_side(self, calls: Mapping[str, Callable[[], T]]) -> dict[str, T | None]:
-        """Call each on its drive; None where a drive could not read. Raises ``DriveFault`` for
-        anything but a bad spot."""
-        deadline_s = self.state.settings.deadline_s
-        lanes = {_lane(drive): call for drive, call in calls.items()}
-        outcomes = self.lanes.run(lanes, deadline_s=deadline_s)
-        results: dict[str, T | None] = {}
-        for drive in calls:
-            outcome = outcomes[_lane(drive)]
-            fault = outcome.fault
-            if fault is None:
-                results[drive] = outcome.value  # type: ignore[assignment]  # of its own call
-            elif isinstance(fault, DriveFault) and is_bad_spot(fault):
-                results[drive] = None
-            else:
-                raise fault
+    @property
+    def depth(self) -> int:
+        """How many pieces to read at once of each drive now."""
+        return 1 if self.throttle.is_busy else DEPTH
+
+    def side_by_side(
+        self, calls: Mapping[str, Sequence[Callable[[], T]]]
+    ) -> dict[str, list[T | None]]:
+        """Make each drive's calls, all at once; None where a drive could not read. Raises
+        ``DriveFault`` for anything but a bad spot."""
+        lanes = {
+            _lane(drive, number): call
+            for drive, made in calls.items()
+            for number, call in enumerate(made)
+        }
+        outcomes = self.lanes.run(lanes, deadline_s=self.state.settings.deadline_s)
+        results: dict[str, list[T | None]] = {}
+        for drive, made in calls.items():
+            results[drive] = []
+            for number in range(len(made)):
+                outcome = outcomes[_lane(drive, number)]
+                fault = outcome.fault
+                if fault is None:
+                    results[drive].append(outcome.value)  # type: ignore[arg-type]  # of its call
+                elif isinstance(fault, DriveFault) and is_bad_spot(fault):
+                    results[drive].append(None)
+                else:
+                    raise fault
         return results
 
     def read(self, files: Mapping[str, File], offset: int, length: int) -> dict[str, bytes]:
         """The same bytes of each drive's file. A block that cannot be read becomes zeros, which
         verify as nothing."""
+        places = [
+            (at, min(PIECE_BYTES, offset + length - at))
+            for at in range(offset, offset + length, PIECE_BYTES)
+        ]
         with self.throttle.piece(length):
             found = self.side_by_side(
-                {drive: _reading(file, offset, length) for drive, file in files.items()}
+                {
+                    drive: [_reading(file, at, size) for at, size in places]
+                    for drive, file in files.items()
+                }
             )
-        for drive, data in found.items():
-            self.tally.of(drive).read_bytes += length if data is None else len(data)
+        data = {}
+        for drive, pieces in found.items():
+            whole = [piece for piece in pieces if piece is not None]
+            data[drive] = b"".join(whole) if len(whole) == len(pieces) else b""
+            self.tally.of(drive).read_bytes += length
         self.progress()
-        return {drive: b"" if data is None else data for drive, data in found.items()}
+        return data
 
     def bad(self, drive: str) -> None:
         """Count wrong bytes, or none, against the drive itself."""
@@ -166,8 +190,8 @@ def is_bad_spot(fault: DriveFault) -> bool:
     return fault.errno == errno.EIO and not isinstance(fault, DriveTimeout)
 
 
-def _lane(drive: str) -> str:
-    return f"scrub {drive}"
+def _lane(drive: str, number: int) -> str:
+    return f"scrub {number} of {drive}"
 
 
 def _reading(file: File, offset: int, length: int) -> Callable[[], bytes]:

@@ -230,7 +230,7 @@ class LogScrub:
         is_there = set(walk.window) == drives and walk.base <= walk.offset
         if is_there and all(walk.base + len(data) >= stop for data in walk.window.values()):
             return
-        wanted = min(max(length, PIECE_BYTES), walk.end - walk.offset)
+        wanted = min(max(length, PIECE_BYTES * self._kit.depth), walk.end - walk.offset)
         walk.base = walk.offset
         walk.window = self._kit.read({d: walk.files[d] for d in drives}, walk.offset, wanted)
 

@@ -76,6 +76,11 @@ class Throttle:
         """Whether the work waits for ``resume``."""
         return self._paused
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether clients are active: small pieces, one at a time."""
+        return self._activity.is_busy
+
     def pause(self) -> None:
         """Rest before the next piece until ``resume``. Idempotent."""
         self._paused = True
