@@ -24,7 +24,8 @@ from typing import Final
 from appliance.core.scrubs import ScrubOrder, ScrubRun
 from appliance.engine.interface import Batch, Engine, Partition, Put
 from appliance.engine.mirror.client import MirrorEngine
-from appliance.engine.mirror.launch import DrivePath, connect_engine, make_mirror
+from appliance.engine.mirror.connecting import connect_engine
+from appliance.engine.mirror.launch import DrivePath, make_mirror
 from tests.bench.drives import Drive, two_drives
 from tests.conformance.deeds import one, read_blob, write_blob
 from tests.conformance.mirrors import MIRROR_ID, StoreProcess
