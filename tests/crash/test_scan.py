@@ -12,8 +12,8 @@ import pytest
 from appliance.core.errors import Damaged, DriveFault
 from appliance.engine.mirror.format import DecodedBatch, encode_batch
 from appliance.engine.mirror.log import LogReader, SegmentState, Tail
-from appliance.engine.mirror.scan import BAD_BLOCKS_MAX
 from appliance.engine.mirror.segment import decode_segment_header, encode_segment_header
+from appliance.engine.mirror.window import BAD_BLOCKS_MAX
 from tests.crash.logs import MIRROR, LogWorld, Scanned, put
 from tests.crash.simulated import Operation
 

@@ -54,6 +54,8 @@ _SEED: Final = struct.Struct("<16sII")
 
 RECORD_HEADER_BYTES: Final = _CRC.size + _RECORD.size
 _ZEROS: Final = bytes(BLOCK_BYTES)
+_KINDS: Final = {int(kind): kind for kind in Kind}
+_BLOB_KINDS: Final = {int(kind): kind for kind in BlobKind}
 
 __all__ = [
     "BATCH_HEADER_BYTES",
@@ -251,14 +253,17 @@ def decode_header(data: Buffer) -> BatchHeader:
     return BatchHeader(place, count, payload_bytes, payload_crc, crc)
 
 
-def decode_batch(data: bytes) -> DecodedBatch:
-    """A whole batch with every checksum and every record's place verified. Raises ``Damaged``."""
+def decode_batch(data: bytes, *, records: bool = True) -> DecodedBatch:
+    """A whole batch with every checksum and every record's place verified. Without ``records``
+    it is the checksum over all of them that is, and there are no entries. Raises ``Damaged``."""
     header = decode_header(data)
     end = BATCH_HEADER_BYTES + header.payload_bytes
     if len(data) < end:
         raise Damaged("cannot read a batch: its payload is cut off")
     if crc32c(data[BATCH_HEADER_BYTES:end]) != header.payload_crc:
         raise Damaged("cannot read a batch: its payload's checksum is wrong")
+    if not records:
+        return DecodedBatch(header, (), data[: header.padded_bytes])
     place = header.place
     seed = record_seed(place.mirror_id, place.segment, place.generation)
     entries = []
@@ -325,16 +330,16 @@ def _decode_record(data: bytes, at: int, seed: int, offset: int) -> tuple[LogRec
         raise Damaged("cannot read a record: its lengths do not add up")
     try:
         record = LogRecord(
-            kind=Kind(kind),
+            kind=_KINDS[kind],
             partition=data[partition:key],
             key=data[key:value],
             value=data[value:charges],
             version=version,
             charges=data[charges:blob],
-            blob_kind=BlobKind(blob_kind),
+            blob_kind=_BLOB_KINDS[blob_kind],
             blob=data[blob:end],
             request_id=data[request:partition],
         )
-    except ValueError as error:
+    except KeyError as error:
         raise Damaged("cannot read a record: its kind is newer than this program") from error
     return record, length, crc

@@ -285,7 +285,11 @@ class Index(Reads):
         with translated("writing a checkpoint"):
             if self._flusher is None:
                 self._flusher = connect(self._path, write=True, cache_bytes=1024 * 1024)
-            logged, written = self._flusher.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            try:
+                mode = apsw.SQLITE_CHECKPOINT_PASSIVE
+                logged, written = self._flusher.wal_checkpoint(mode=mode)
+            except apsw.BusyError:
+                return self._flushed  # ``shorten_wal`` does it now
         if logged == written:
             self._flushed = applied
         return self._flushed

@@ -117,9 +117,9 @@ class Log:
     def _header(self, state: SegmentState) -> SegmentHeader:
         return SegmentHeader(self._mirror_id, state.segment, state.generation, self._size_bytes)
 
-    def scan(self, after: Tail | None = None) -> LogScan:
+    def scan(self, after: Tail | None = None, *, records: bool = True) -> LogScan:
         """Every batch behind ``after`` (None: all), verified, in order; see ``LogScan``."""
-        return LogScan(self._volume, self._mirror_id, self._size_bytes, after)
+        return LogScan(self._volume, self._mirror_id, self._size_bytes, after, records=records)
 
     def read_batch(self, segment: int, generation: int, offset: int) -> DecodedBatch:
         """The batch that begins at this place, read past the page cache. Raises ``Damaged``,

@@ -17,7 +17,14 @@ from typing import Final, TypeAlias
 
 from appliance.core.errors import DriveFault
 from appliance.engine.mirror.accepted import Loss, loss_of, read_losses, write_losses
-from appliance.engine.mirror.format import BlobKind, DecodedBatch, FileBlob, Kind, decode_file_blob
+from appliance.engine.mirror.format import (
+    BlobKind,
+    DecodedBatch,
+    FileBlob,
+    Kind,
+    decode_batch,
+    decode_file_blob,
+)
 from appliance.engine.mirror.log import Damage, LogScan
 from appliance.engine.mirror.member import Member
 from appliance.engine.mirror.planner import Tail
@@ -129,7 +136,7 @@ def recover_logs(
 
 def survey(member: Member, after: Tail | None) -> Survey:
     """Scan a member's log to its end. Raises ``DriveFault``."""
-    scan: LogScan = member.log.scan(after)
+    scan: LogScan = member.log.scan(after, records=False)
     damage: list[Damage] = []
     last: DecodedBatch | None = None
     for found in scan:
@@ -138,6 +145,7 @@ def survey(member: Member, after: Tail | None) -> Survey:
             last = None
         else:
             last = found
+    last = decode_batch(last.data) if last is not None else None
     return Survey(scan.table, scan.tail, damage, last, scan.torn)
 
 

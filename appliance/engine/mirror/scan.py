@@ -12,12 +12,11 @@ is missing or ends early is told from one whose generation went up because it wa
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from appliance.core.errors import Damaged, DriveFault, DriveTimeout
+from appliance.core.errors import Damaged
 from appliance.core.ports import File, Volume
 from appliance.engine.mirror.format import (
     BATCH_HEADER_BYTES,
@@ -40,11 +39,10 @@ from appliance.engine.mirror.segment import (
     segment_ids,
     segment_path,
 )
+from appliance.engine.mirror.window import Window
 
 WINDOW_BYTES: Final = 1024 * 1024
 SURVEY_BYTES: Final = 16 * 1024
-BAD_BLOCKS_MAX: Final = 16
-"""In one scan; a drive with more is not one bad spot but failing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,59 +70,6 @@ class Damage:
         )
 
 
-class _Window:
-    """Reads a segment in large pieces past the page cache. A block that cannot be read becomes
-    zeros, which verify as nothing; more than a few mean that the drive, not a block, is bad."""
-
-    def __init__(
-        self,
-        file: File,
-        segment: int,
-        size_bytes: int,
-        bad_blocks: set[tuple[int, int]],
-        piece_bytes: int,
-    ) -> None:
-        self._file = file
-        self._segment = segment
-        self._size_bytes = size_bytes
-        self._piece_bytes = piece_bytes
-        self._start = 0
-        self._data = b""
-        self._bad_blocks = bad_blocks
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Shorter only at the segment's end."""
-        at = offset - self._start
-        if at < 0 or at + length > len(self._data):
-            self._start = offset
-            self._data = self._fill(offset, max(length, self._piece_bytes))
-            at = 0
-        return self._data[at : at + length]
-
-    def _fill(self, offset: int, length: int) -> bytes:
-        length = max(0, min(length, self._size_bytes - offset))
-        try:
-            return self._file.read_at(offset, length, past_cache=True)
-        except DriveTimeout:
-            raise
-        except DriveFault as fault:
-            if fault.errno != errno.EIO:
-                raise
-        return b"".join(
-            self._block(at, min(BLOCK_BYTES, offset + length - at))
-            for at in range(offset, offset + length, BLOCK_BYTES)
-        )
-
-    def _block(self, offset: int, length: int) -> bytes:
-        try:
-            return self._file.read_at(offset, length, past_cache=True)
-        except DriveFault as fault:
-            self._bad_blocks.add((self._segment, offset))
-            if fault.errno != errno.EIO or len(self._bad_blocks) > BAD_BLOCKS_MAX:
-                raise
-            return bytes(length)
-
-
 @dataclass(slots=True)
 class _Found:
     """A segment as surveyed: its state, and the manifest its first batch carries, if any."""
@@ -142,8 +87,17 @@ class LogScan:
     """
 
     def __init__(
-        self, volume: Volume, mirror_id: bytes, segment_size_bytes: int, after: Tail | None
+        self,
+        volume: Volume,
+        mirror_id: bytes,
+        segment_size_bytes: int,
+        after: Tail | None,
+        *,
+        records: bool = True,
     ) -> None:
+        """Without ``records`` batches are verified all the same, but carry no entries, which is
+        most of the work."""
+        self._records = records
         self._volume = volume
         self._mirror_id = mirror_id
         self._size_bytes = segment_size_bytes
@@ -183,8 +137,8 @@ class LogScan:
         states = (found.state for found in self._found.values())
         return sorted((s for s in states if s.first_sequence), key=lambda s: s.first_sequence)
 
-    def _window(self, file: File, segment: int, piece_bytes: int) -> _Window:
-        return _Window(file, segment, self._size_bytes, self._bad_blocks, piece_bytes)
+    def _window(self, file: File, segment: int, piece_bytes: int) -> Window:
+        return Window(file, segment, self._size_bytes, self._bad_blocks, piece_bytes)
 
     def _survey(self) -> None:
         for segment in segment_ids(self._volume):
@@ -195,7 +149,7 @@ class LogScan:
             finally:
                 file.close()
 
-    def _survey_segment(self, segment: int, window: _Window) -> None:
+    def _survey_segment(self, segment: int, window: Window) -> None:
         try:
             header = decode_segment_header(window.read(0, BLOCK_BYTES))
             if (header.mirror_id, header.segment) != (self._mirror_id, segment):
@@ -299,7 +253,7 @@ class LogScan:
         return follower.first_sequence - 1
 
     def _walk(
-        self, window: _Window, state: SegmentState, start: int
+        self, window: Window, state: SegmentState, start: int
     ) -> Iterator[DecodedBatch | Damage]:
         offset = start
         boundary = offset == FIRST_OFFSET
@@ -345,7 +299,7 @@ class LogScan:
             return self.tail.crc in {0, header.place.previous_crc} or self.tail.sequence == 0
         return boundary and sequence > self.tail.sequence
 
-    def _header_at(self, window: _Window, state: SegmentState, offset: int) -> BatchHeader | None:
+    def _header_at(self, window: Window, state: SegmentState, offset: int) -> BatchHeader | None:
         """The verified header of a batch that belongs exactly here, or None."""
         try:
             header = decode_header(window.read(offset, BATCH_HEADER_BYTES))
@@ -355,32 +309,33 @@ class LogScan:
         own = (place.mirror_id, place.segment, place.generation, place.offset)
         return header if own == (self._mirror_id, state.segment, state.generation, offset) else None
 
-    def _verified(self, window: _Window, state: SegmentState, offset: int) -> DecodedBatch | None:
+    def _verified(
+        self, window: Window, state: SegmentState, offset: int, *, records: bool | None = None
+    ) -> DecodedBatch | None:
         header = self._header_at(window, state, offset)
         if header is None:
             return None
         try:
-            return decode_batch(window.read(offset, header.padded_bytes))
+            data = window.read(offset, header.padded_bytes)
+            return decode_batch(data, records=self._records if records is None else records)
         except Damaged:
             return None
 
     def _find_later(
-        self, window: _Window, state: SegmentState, offset: int, above: int
+        self, window: Window, state: SegmentState, offset: int, above: int
     ) -> DecodedBatch | None:
         """The first whole batch at or behind ``offset`` with a sequence of more than ``above``."""
         while offset < self._size_bytes:
             data = window.read(offset, min(WINDOW_BYTES, self._size_bytes - offset))
-            at = data.find(BATCH_MAGIC)
-            while at >= 0:
-                if at % BLOCK_BYTES == 0:
+            for at in range(0, len(data), BLOCK_BYTES):
+                if data.startswith(BATCH_MAGIC, at):
                     batch = self._verified(window, state, offset + at)
                     if batch is not None and batch.header.place.sequence > above:
                         return batch
-                at = data.find(BATCH_MAGIC, at + 1)
             offset += max(len(data), BLOCK_BYTES)
         return None
 
-    def _is_begun(self, window: _Window, state: SegmentState, offset: int) -> bool:
+    def _is_begun(self, window: Window, state: SegmentState, offset: int) -> bool:
         """Whether the next batch was begun here and did not become whole."""
         header = self._header_at(window, state, offset)
         return header is not None and header.place.sequence == self.tail.sequence + 1
