@@ -26,7 +26,8 @@ import uvloop
 
 from appliance.engine.interface import Batch, Charge, Partition, Put
 from appliance.engine.mirror.client import MirrorEngine
-from appliance.engine.mirror.launch import DrivePath, connect_engine, make_mirror
+from appliance.engine.mirror.connecting import connect_engine
+from appliance.engine.mirror.launch import DrivePath, make_mirror
 from appliance.engine.mirror.segment import SEGMENT_BYTES_DEFAULT
 from appliance.engine.mirror.state import StoreSettings
 from tests.conformance.mirrors import DRIVES, MIRROR_ID, StoreProcess
