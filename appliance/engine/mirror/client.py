@@ -31,7 +31,7 @@ from appliance.engine.interface import (
     Put,
     Record,
 )
-from appliance.engine.mirror.blob import spans
+from appliance.engine.mirror.blob import CHUNK_BYTES, spans
 from appliance.engine.mirror.hedging import HedgedReads
 from appliance.engine.mirror.member_files import DriveFiles, MemberFiles
 from appliance.engine.mirror.messages import MembersView, encode_commit
@@ -185,6 +185,9 @@ class MirrorEngine:
         """See ``Engine``."""
         start, end = blob_span(blob, offset, length)
         self._need()
+        if end - start <= 2 * CHUNK_BYTES:
+            yield await self._reads.read(blob, start, end)
+            return
         for first, last in spans(start, end, READ_STEP_BYTES):
             yield await self._reads.read(blob, first, last)
 

@@ -10,6 +10,7 @@ Nothing here does I/O. The values of ``record`` are offered here too.
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -153,6 +154,7 @@ def record_bytes(record: LogRecord) -> int:
     )
 
 
+@functools.lru_cache(maxsize=1024)
 def record_seed(mirror_id: bytes, segment: int, generation: int) -> int:
     """The CRC every record of a segment's generation starts from."""
     return int(crc32c(_SEED.pack(mirror_id, segment, generation)))

@@ -18,6 +18,8 @@ from appliance.engine.mirror.index_reader import KIND_AT, IndexedRecord
 _INLINE: Final = b"L"
 _FILE: Final = b"F"
 _OWNER: Final = struct.Struct("<QBH")
+_LOCATED: Final = struct.Struct("<IIIIIQBH")
+"""A location, and its owner behind it."""
 
 
 class InlinePlace(NamedTuple):
@@ -46,14 +48,13 @@ def decode_place(place: bytes) -> InlinePlace | FilePlace:
     """What a ``BlobRef`` points at. Raises ``Damaged`` on anything else."""
     if place[:1] == _FILE:
         return FilePlace(place[1:])
-    at = 1 + LOCATION_BYTES
-    if place[:1] != _INLINE or len(place) < at + _OWNER.size:
+    at = 1 + _LOCATED.size
+    if place[:1] != _INLINE or len(place) < at:
         raise Damaged("cannot read a blob: its place is of no known kind")
-    location = Location.decode(place, 1)
-    version, partition_bytes, key_bytes = _OWNER.unpack_from(place, at)
-    at += _OWNER.size
-    partition = place[at : at + partition_bytes].decode()
-    return InlinePlace(location, version, partition, place[at + partition_bytes :][:key_bytes])
+    *location, version, partition_bytes, key_bytes = _LOCATED.unpack_from(place, 1)
+    key = at + partition_bytes
+    partition = place[at:key].decode()
+    return InlinePlace(Location(*location), version, partition, place[key : key + key_bytes])
 
 
 def to_record(row: IndexedRecord, partition: bytes) -> Record:

@@ -14,7 +14,6 @@ import errno
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from awscrt.checksums import crc32c
@@ -112,9 +111,15 @@ Suspect = Callable[[str, bytes, str], None]
 """Told a drive, the place that did not verify there, and why."""
 
 
-@dataclass(slots=True)
 class _Sources:
-    drives: Mapping[str, DriveReader] = field(default_factory=dict)
+    """The drives, and both orders they are asked in."""
+
+    __slots__ = ("drives", "turns")
+
+    def __init__(self, drives: Mapping[str, DriveReader]) -> None:
+        self.drives = drives
+        straight = list(drives.values())
+        self.turns = (straight, straight[::-1])
 
 
 class MirrorReader:
@@ -126,7 +131,7 @@ class MirrorReader:
         self._local = threading.local()
         self._indexes: list[IndexReader] = []
         self._lock = threading.Lock()
-        self._sources = _Sources()
+        self._sources = _Sources({})
         self._index_number = 0
 
     def use(self, drives: Mapping[str, DriveReader]) -> None:
@@ -214,19 +219,17 @@ class MirrorReader:
             )
         return self._read_inline(blob, place, avoid, asking)[start:end]
 
-    def order(self, place: bytes, avoid: frozenset[str]) -> list[DriveReader]:
+    def order(self, place: bytes, avoid: frozenset[str] = frozenset()) -> list[DriveReader]:
         """The drives in the order they are asked for a place: always the same one first, so that
         its bytes are cached once, and half the places on each drive; those to ``avoid`` last."""
-        drives = list(self._sources.drives.values())
-        if crc32c(place) & 1:
-            drives.reverse()
+        drives = self._sources.turns[crc32c(place) & 1]
         return sorted(drives, key=lambda drive: drive.drive in avoid) if avoid else drives
 
     def read_cached(self, blob: BlobRef, start: int, end: int) -> bytes | None:
         """The verified range of an inline blob if it is in memory; None, at once, if a drive would
         have to be asked: then ``read_blob`` is for a thread."""
         place = decode_place(blob.place)
-        drives = self.order(blob.place, frozenset())
+        drives = self.order(blob.place)
         if isinstance(place, FilePlace) or not drives:
             return None
         record = drives[0].log.read_cached(place.location)
