@@ -56,6 +56,7 @@ class Chores:
             self.command,
             lambda: closing(ThreadLanes(clock)),
             alert,
+            _spawn,
         )
         self.scrub: Final = ScrubDriver(
             ports, every_s=settings.scrub_every_s, pace=settings.scrub_pace
@@ -139,3 +140,7 @@ class Chores:
                 self.scrub.step()
             except ApplianceError as error:
                 _log.warning("a chore failed and is tried again: %s", error)
+
+
+def _spawn(call: Callable[[], None]) -> None:
+    threading.Thread(target=call, name="scrub ahead", daemon=True).start()

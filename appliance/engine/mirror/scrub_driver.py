@@ -24,6 +24,7 @@ from appliance.core.errors import ApplianceError, DriveFault, InvalidInput, Refu
 from appliance.core.ports import Clock, Entropy, Lanes
 from appliance.core.scrubs import ScrubOrder, ScrubReport, ScrubRun, ScrubState
 from appliance.engine.mirror import scrub_book
+from appliance.engine.mirror.room import Spawn, at_once
 from appliance.engine.mirror.scrub_book import Page
 from appliance.engine.mirror.scrub_kit import Committing, ScrubMeans
 from appliance.engine.mirror.scrub_tally import Tally
@@ -45,7 +46,7 @@ CommandBlocking: TypeAlias = Callable[[Callable[[Store], object]], object]
 @dataclass(frozen=True, slots=True)
 class ScrubPorts:
     """What a driver is given. ``lanes`` makes lanes for one run; ``alert`` tells the operator of
-    what needs one."""
+    what needs one; ``spawn`` runs a call beside."""
 
     clock: Clock
     entropy: Entropy
@@ -53,6 +54,7 @@ class ScrubPorts:
     command: CommandBlocking
     lanes: Callable[[], AbstractContextManager[Lanes]]
     alert: Callable[[str], None]
+    spawn: Spawn = at_once
 
 
 class _Run:
@@ -244,11 +246,15 @@ class ScrubDriver:
         commit = Committing(lambda work: ports.command(lambda _store: work()))
         try:
             with ports.lanes() as lanes:
-                scrub = run.store.scrub(
-                    ScrubMeans(
-                        commit, lanes, run.throttle, run.tally, lambda: self._progressed(run)
-                    )
+                means = ScrubMeans(
+                    commit,
+                    lanes,
+                    run.throttle,
+                    run.tally,
+                    lambda: self._progressed(run),
+                    ports.spawn,
                 )
+                scrub = run.store.scrub(means)
                 finished = scrub.run()
         except ApplianceError as error:
             with self._lock:

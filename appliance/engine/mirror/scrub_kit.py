@@ -9,6 +9,7 @@ hangs stalls the scrub alone.
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
@@ -19,6 +20,7 @@ from appliance.engine.mirror.format import BLOCK_BYTES
 from appliance.engine.mirror.member import Member
 from appliance.engine.mirror.mend import Mend, Mender
 from appliance.engine.mirror.planner import Tail
+from appliance.engine.mirror.room import Spawn, at_once
 from appliance.engine.mirror.scrub_tally import Tally
 from appliance.engine.mirror.segment import SegmentState
 from appliance.engine.mirror.state import MirrorState
@@ -78,15 +80,46 @@ class Committing:
         return results[0]
 
 
+class Ahead:
+    """A read that was begun before it is needed."""
+
+    def __init__(self, offset: int, read: Callable[[], dict[str, bytes]]) -> None:
+        self.offset: Final = offset
+        self._read = read
+        self._done = threading.Event()
+        self._data: dict[str, bytes] = {}
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """On whatever thread it was spawned on."""
+        try:
+            self._data = self._read()
+        except BaseException as error:  # noqa: BLE001 - raised where the bytes are wanted
+            self._error = error
+        self._done.set()
+
+    def wait(self) -> None:
+        """Until it is over, however it went."""
+        self._done.wait()
+
+    def result(self) -> dict[str, bytes]:
+        """The bytes. Raises what the read raised."""
+        self.wait()
+        if self._error is not None:
+            raise self._error
+        return self._data
+
+
 class ScrubMeans(NamedTuple):
     """What a scrub is handed. ``progress`` is called after each piece, for saving the cursor now
-    and then; it ends the scrub by raising ``Unavailable``."""
+    and then; it ends the scrub by raising ``Unavailable``. ``spawn`` runs a read beside."""
 
     commit: Committing
     lanes: Lanes
     throttle: Throttle
     tally: Tally
     progress: Callable[[], None]
+    spawn: Spawn = at_once
 
 
 class Kit:
@@ -95,7 +128,8 @@ class Kit:
     def __init__(self, state: MirrorState, means: ScrubMeans) -> None:
         self.state: Final = state
         self.mender: Final = Mender(state)
-        self.commit, self.lanes, self.throttle, self.tally, self.progress = means
+        self.commit, self.lanes, self.throttle, self.tally, self.progress, self._spawn = means
+        self._ahead: Ahead | None = None
         self.lost: Final[list[LostRange]] = []
 
     @property
@@ -146,6 +180,23 @@ class Kit:
     def read(self, files: Mapping[str, File], offset: int, length: int) -> dict[str, bytes]:
         """The same bytes of each drive's file. A block that cannot be read becomes zeros, which
         verify as nothing."""
+        self.drop_ahead()
+        return self._read(files, offset, length)
+
+    def read_ahead(self, files: Mapping[str, File], offset: int, length: int) -> Ahead:
+        """Begin to read what is wanted next; one at a time."""
+        self.drop_ahead()
+        self._ahead = ahead = Ahead(offset, lambda: self._read(files, offset, length))
+        self._spawn(ahead.run)
+        return ahead
+
+    def drop_ahead(self) -> None:
+        """No read is under way on return: the lanes are one thread's at a time."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.wait()
+
+    def _read(self, files: Mapping[str, File], offset: int, length: int) -> dict[str, bytes]:
         places = [
             (at, min(PIECE_BYTES, offset + length - at))
             for at in range(offset, offset + length, PIECE_BYTES)

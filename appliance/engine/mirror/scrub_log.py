@@ -31,6 +31,7 @@ from appliance.engine.mirror.planner import Tail
 from appliance.engine.mirror.scan import Damage
 from appliance.engine.mirror.scrub_kit import (
     PIECE_BYTES,
+    Ahead,
     Goal,
     Kit,
     LostRange,
@@ -58,6 +59,8 @@ class _Walk:
     """Up to this sequence everything was compared, and counted, before."""
     base: int = 0
     window: dict[str, bytes] = field(default_factory=dict)
+    ahead: Ahead | None = None
+    """What follows the window, on its way."""
 
     @property
     def is_first(self) -> bool:
@@ -128,6 +131,7 @@ class LogScrub:
             if segment.last_sequence > verified and walk.sequence >= segment.last_sequence:
                 self._kit.tally.done_bytes += max(end - counted, 0)
         finally:
+            self._kit.drop_ahead()
             for file in files.values():
                 file.close()
 
@@ -230,9 +234,30 @@ class LogScrub:
         is_there = set(walk.window) == drives and walk.base <= walk.offset
         if is_there and all(walk.base + len(data) >= stop for data in walk.window.values()):
             return
-        wanted = min(max(length, PIECE_BYTES * self._kit.depth), walk.end - walk.offset)
-        walk.base = walk.offset
-        walk.window = self._kit.read({d: walk.files[d] for d in drives}, walk.offset, wanted)
+        files = {drive: walk.files[drive] for drive in drives}
+        self._go_on(walk, files)
+        held = min((len(data) for data in walk.window.values()), default=0)
+        step = PIECE_BYTES * self._kit.depth
+        if held < length:
+            wanted = min(max(length, step), walk.end - walk.offset)
+            walk.window = self._kit.read(files, walk.offset, wanted)
+            held = wanted
+        follows = walk.offset + held
+        if self._kit.depth > 1 and follows < walk.end:
+            size = min(step, walk.end - follows)
+            walk.ahead = self._kit.read_ahead(files, follows, size)
+
+    def _go_on(self, walk: _Walk, files: Mapping[str, File]) -> None:
+        """Let the window begin here, with what was read ahead behind what is left of it."""
+        left = walk.offset - walk.base
+        ahead, walk.ahead = walk.ahead, None
+        rest = {drive: data[left:] for drive, data in walk.window.items()} if left >= 0 else {}
+        walk.base, walk.window = walk.offset, {}
+        if ahead is None or set(rest) != set(files):
+            return
+        more = ahead.result()
+        if all(walk.offset + len(data) == ahead.offset for data in rest.values()):
+            walk.window = {drive: rest[drive] + more[drive] for drive in rest}
 
     def _slice(self, walk: _Walk, drive: str, length: int) -> bytes:
         at = walk.offset - walk.base
