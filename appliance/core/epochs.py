@@ -7,6 +7,8 @@ What the order of writes (``leave_plan`` and its neighbours) guarantees, and ``d
 
 - W comes last: *what W holds, every drive that is in sync in it holds.* So an in-sync drive without
   W's epoch was rolled back, and a lone epoch that W could know but does not was never valid.
+- A heartbeat is raised on W first and then on every drive in sync. A W below a drive is an old
+  copy; a drive in sync that lacks more than the beat under way is one too.
 - An epoch changes one drive at a time and at most two are in sync, so any two of its drives and W
   meet any other two: two voters who agree cannot be outvoted by ones not seen.
 - Until a new epoch is valid, acknowledgements need the union of the old and new sets, so nothing
@@ -29,6 +31,11 @@ IN_SYNC_MAX: Final = 2
 HISTORY_MAX: Final = 16
 VOIDS_MAX: Final = 4
 REJECTS_MAX: Final = 4
+BEATS_PER_START: Final = 2
+"""A start raises the heartbeat so often that one which was completed can be told from one that was
+cut short."""
+BEATS_UNDER_WAY_MAX: Final = 1
+"""A crash between W and the drives leaves them apart by this much."""
 
 
 @dataclass(frozen=True, slots=True)

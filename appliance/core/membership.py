@@ -8,10 +8,11 @@ beside its reason.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from appliance.core.epochs import (
+    BEATS_UNDER_WAY_MAX,
     HISTORY_MAX,
     IN_SYNC_MAX,
     VOIDS_MAX,
@@ -111,6 +112,7 @@ class _Votes:
     clones: frozenset[str]
     number_seen: int
     heartbeats: dict[str, int]
+    """The drives', and W's under its name while W counts."""
     voids: list[Epoch] = field(default_factory=list)
 
     def all_histories(self) -> list[History]:
@@ -121,6 +123,12 @@ class _Votes:
     def knows(self, epoch: Epoch) -> bool:
         """Whether W has voted for the epoch, or for a descendant of it."""
         return self.witness is not None and _contains(self.witness, epoch)
+
+    def missed_beats(self, drive: str, among: Iterable[str]) -> bool:
+        """Whether a drive lacks more than the heartbeat that may have been under way, by what W and
+        the drives ``among`` show: if it should have had them all, it is an old copy."""
+        newest = max(self.heartbeats.get(voter, 0) for voter in (*among, WITNESS))
+        return self.heartbeats[drive] < newest - BEATS_UNDER_WAY_MAX
 
     def count_for(self, epoch: Epoch) -> int:
         """How many voters have it: a vote for an epoch is one for its ancestors."""
@@ -147,7 +155,8 @@ def _count(drives: Sequence[DriveVote], witness: WitnessVote | None) -> _Votes:
         witness=None if witness is None else witness.history,
         clones=clones,
         number_seen=max(numbers, default=0),
-        heartbeats={vote.drive_id: vote.heartbeat for vote in drives},
+        heartbeats={vote.drive_id: vote.heartbeat for vote in drives}
+        | ({} if witness is None else {WITNESS: witness.heartbeat}),
     )
 
 
@@ -199,7 +208,9 @@ def _is_void(votes: _Votes, drive: str, history: History) -> bool:
         return False
     if drive not in history[-2].in_sync:
         return True
-    return votes.witness is not None and _electorate(history) <= votes.histories.keys()
+    # A drive that may be an old copy does not testify by lacking it.
+    testify = {d for d in votes.histories if not votes.missed_beats(d, votes.histories)}
+    return votes.witness is not None and _electorate(history) <= testify
 
 
 def _leading(votes: _Votes) -> list[Epoch]:
@@ -263,15 +274,16 @@ def _decide_winner(
         return Refuse(
             f"cannot serve: drive {witnessed} has seen later starts than drive {names}, and the"
             " witness is lost: what is there was rolled back; bring its newer state back, or force"
-            " it and lose what only that holds"
+            " it and lose what only that holds",
+            may_force=True,
         )
     return _serve(votes, winner, in_sync, force=forced and bool(witnessed))
 
 
 def _outlived(votes: _Votes, in_sync: tuple[str, ...]) -> str:
-    """Without W: a drive that left and still shows a later heartbeat than every drive in sync.
-    Whoever writes a vote writes the newest heartbeat with it, so they all went back in time."""
-    newest = max(votes.heartbeats[drive] for drive in in_sync)
+    """Without W: a drive that left and shows a later heartbeat than every drive in sync. Whoever
+    writes a vote writes the newest heartbeat with it, so they all went back in time."""
+    newest = max(votes.heartbeats[drive] for drive in in_sync) + BEATS_UNDER_WAY_MAX
     outside = [d for d in votes.histories if d not in in_sync and votes.heartbeats[d] > newest]
     return outside[0] if outside and votes.witness is None else ""
 
@@ -293,8 +305,8 @@ def _why_none(epoch: Epoch, absent: tuple[str, ...]) -> str:
         )
     names = ", ".join(epoch.in_sync)
     return (
-        f"cannot serve: the witness knows epoch {epoch.number}, but drive {names}, which must hold"
-        " it too, has an older state: it was rolled back or lost writes it had confirmed"
+        f"cannot serve: the witness has seen a newer state of epoch {epoch.number} than drive"
+        f" {names}, which must hold it too: it was rolled back or lost writes it had confirmed"
     )
 
 
@@ -307,8 +319,7 @@ def _best(votes: _Votes, chosen: str | None) -> str:
 
 def _has_quorum(votes: _Votes, winner: History, in_sync: tuple[str, ...]) -> bool:
     """Two voters. Of two drives in sync and W any two meet any other two. A single one writes every
-    later epoch itself, so any second voter will do: it only proves that this drive is not the
-    forgotten one."""
+    later epoch itself: any second voter proves that this drive is not the forgotten one."""
     if votes.witness is not None:
         return True
     if len(winner[-1].in_sync) > 1:
@@ -336,6 +347,8 @@ def _standing(votes: _Votes, winner: History, drive: str) -> Standing:
         return Standing.STALE if known else Standing.DIVERGED
     owed = votes.witness[-1] if votes.witness is not None else None
     if owed is not None and drive in owed.in_sync and not _contains(votes.full[drive], owed):
+        return Standing.ROLLED_BACK
+    if votes.missed_beats(drive, winner[-1].in_sync):
         return Standing.ROLLED_BACK
     since = [epoch for epoch in winner if epoch.number >= head.number]
     if _contains(winner, head) and all(drive in epoch.in_sync for epoch in since):

@@ -267,7 +267,8 @@ class _Start:
         assert self._index is not None, "opened before"
         mirror_id = bytes.fromhex(self._assembly.mirror_id)
         heartbeat = max(m.superblock.value.heartbeat for m in self._members.values())
-        if self._witness is not None:
+        if serve.force and self._witness is not None:
+            # Else W is ahead by the beat that was under way at most, which is made once more.
             heartbeat = max(heartbeat, self._witness.value.heartbeat)
         votes = Votes(
             serve.history,

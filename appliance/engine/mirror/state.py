@@ -201,6 +201,12 @@ class MirrorState:
             self.callbacks.retire(member)
         self.callbacks.members_changed()
 
+    def beat(self, times: int = 1) -> None:
+        """Raise the heartbeat; a drive that does not take it leaves. Raises ``Stopped``."""
+        self.lose(self.votes.level(self.members))
+        for _ in range(times):
+            self.lose(self.votes.beat(self.members))
+
     def has_failed(self, drive: str) -> bool:
         """Whether a drive that is not in sync left because a call on it failed."""
         for epoch in reversed(self.votes.history):

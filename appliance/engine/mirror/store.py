@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Final
 
+from appliance.core.epochs import BEATS_PER_START
 from appliance.core.errors import (
     ApplianceError,
     Damaged,
@@ -121,7 +122,7 @@ class Store:
         else:
             try:
                 store._committer.write_start()
-                store._state.votes.beat(store._state.members)
+                store._state.beat(BEATS_PER_START)
                 store._room.look()
                 store._upkeep.sweep_staging()
             except ApplianceError:

@@ -75,7 +75,7 @@ class Upkeep:
             self._state.votes.make_witness()
         if now_s >= self._beat_at_s:
             self._beat_at_s = now_s + self._state.settings.heartbeat_every_s
-            self._state.votes.beat(self._state.members)
+            self._state.beat()
 
     @property
     def wants_checkpoint(self) -> bool:

@@ -25,7 +25,7 @@ from appliance.core.epochs import (
     renew_plan,
     successor,
 )
-from appliance.core.errors import EngineError
+from appliance.core.errors import DriveFault, EngineError
 from appliance.core.ports import Entropy, Volume
 from appliance.engine.mirror.member import Calls, Member
 from appliance.engine.mirror.superblock import SuperblockFile
@@ -187,18 +187,27 @@ class Votes:
             if not self._write(voter, drives, self._history, hold=False):
                 raise VoteFailed(f"cannot bring {voter} up to the epoch that counts")
 
-    def beat(self, members: Mapping[str, Member]) -> None:
-        """Raise the heartbeat: W first, so that a W below a drive is an old copy. A W that does
-        not take it is given up; drives that do not are reported by their next write."""
+    def beat(self, members: Mapping[str, Member]) -> Mapping[str, DriveFault]:
+        """Raise the heartbeat: W first, so that a W below a drive is an old copy. A W that does not
+        take it is given up. Returns the drives that did not take it: one that went on in sync
+        without would later be taken for an old copy, so they must leave."""
         self._heartbeat += 1
         if self._witness is None:
             self.make_witness()
         elif not self._write_witness(self._history):
             self._heartbeat -= 1  # no drive may show a beat that W does not
-            return
-        self._calls.each(
-            {name: self._voting(m.superblock, self._history) for name, m in members.items()}
-        )
+            return {}
+        return self.level(members)
+
+    def level(self, members: Mapping[str, Member]) -> Mapping[str, DriveFault]:
+        """Bring drives that a crash kept from the last beat up to it: the next one may be cut short
+        too, and whoever missed two is taken for an old copy. Returns what ``beat`` returns."""
+        beating = {
+            name: self._voting(member.superblock, self._history)
+            for name, member in members.items()
+            if member.superblock.value.heartbeat < self._heartbeat
+        }
+        return self._calls.each(beating).faults if beating else {}
 
     def close(self) -> None:
         """Close W; the drives are their members'."""

@@ -223,6 +223,51 @@ def test_a_witness_ahead_of_every_member_proves_a_roll_back() -> None:
     assert served(votes(("A", A2), ("B", A2), witness=A3_JOIN, forced=True)).force
 
 
+def beating(*drives: tuple[str, int], witness: int | None) -> Decision:
+    """All of epoch e1, with these heartbeats."""
+    return decide(
+        [DriveVote(name, "m", E1, beat) for name, beat in drives],
+        None if witness is None else WitnessVote("m", E1, witness),
+        waited=True,
+    )
+
+
+def test_a_drive_that_missed_heartbeats_is_an_old_copy_whatever_its_vote_says() -> None:
+    decision = served(beating(("A", 9), ("B", 7), witness=9))
+    assert decision.in_sync == ("A",) and decision.leaves_needed == ("B",)
+    assert decision.standings["B"] is Standing.ROLLED_BACK
+    assert isinstance(beating(("A", 9), ("B", 7), witness=None), Refuse), "A is alone then"
+    refused = beating(("B", 7), witness=9)
+    assert isinstance(refused, Refuse) and refused.may_force and "only drive A" in refused.reason
+
+
+def test_the_heartbeat_that_was_under_way_is_forgiven() -> None:
+    assert served(beating(("A", 9), ("B", 8), witness=9)).in_sync == ("A", "B")
+    assert served(beating(("A", 8), ("B", 8), witness=9)).in_sync == ("A", "B")
+    assert served(beating(("B", 8), witness=9)).in_sync == ("B",)
+
+
+def test_an_old_copy_does_not_prove_an_epoch_void_by_lacking_it() -> None:
+    drives = [DriveVote("A", "m", A2, 9), DriveVote("B", "m", E1, 7)]
+    decision = served(decide(drives, WitnessVote("m", E1, 9), waited=True))
+    assert decision.epoch.id == "a2" and decision.in_sync == ("A",)
+
+
+def test_a_choice_is_remembered_by_every_later_epoch() -> None:
+    chosen = served(votes(("A", A3_FORCED), ("B", B2), witness=B2, chosen="A"))
+    assert chosen.rejects == ("b2",)
+    ours = successor(
+        A3_FORCED, number=9, epoch_id="c", in_sync=("A",), forced=True, rejects=chosen.rejects
+    )
+    for number in range(10, 10 + HISTORY_MAX + 2):
+        ours = after(ours, f"r{number}", "A", number=number)
+    assert ours[-1].rejects == ("b2",)
+    decision = served(votes(("A", ours), ("B", B2), witness=ours))
+    assert decision.in_sync == ("A",) and decision.standings["B"] is Standing.DIVERGED
+    further = after(B2, "b3", "B", number=40, forced=True)
+    assert isinstance(votes(("A", ours), ("B", further), witness=ours), ReadOnly)
+
+
 def test_one_member_behind_the_witness_is_left() -> None:
     decision = served(votes(("A", A3_JOIN), ("B", A2), witness=A3_JOIN))
     assert decision.in_sync == ("A",) and decision.leaves_needed == ("B",)
