@@ -6,7 +6,7 @@ Needs root. Both devices do direct I/O on sparse files, so a flush is a flush of
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +40,15 @@ class Drive:
 @contextmanager
 def two_drives(home: Path, size_bytes: int) -> Iterator[list[Drive]]:
     """Two fresh drives below ``home``; unmounted, detached and removed at the end."""
+    with fresh_drives(home, ("a", "b"), size_bytes) as drives:
+        yield drives
+
+
+@contextmanager
+def fresh_drives(home: Path, names: Sequence[str], size_bytes: int) -> Iterator[list[Drive]]:
+    """The same, as many as there are names."""
     with ExitStack() as stack:
-        yield [stack.enter_context(_drive(home / name, size_bytes)) for name in ("a", "b")]
+        yield [stack.enter_context(_drive(home / name, size_bytes)) for name in names]
 
 
 @contextmanager

@@ -195,7 +195,7 @@ class Resync:
             unlink_quietly(self._target.volume, blob_path(blob_id))
         outgoing = state.outgoing_for(self.drive_id)
         if outgoing:
-            state.let_go(outgoing, f"drive {self.drive_id} takes its place")
+            state.let_go(outgoing)
         members = {**state.members, self.drive_id: self._target}
         try:
             state.votes.join(members, self.drive_id)

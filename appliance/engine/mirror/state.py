@@ -230,7 +230,7 @@ class MirrorState:
         """Whether there is a place for an outsider."""
         return len(self.members) < IN_SYNC_MAX or bool(self.outgoing_for(drive))
 
-    def let_go(self, drive: str, reason: str) -> None:
+    def let_go(self, drive: str) -> None:
         """A whole, in-sync member leaves, because another drive has all it has. The caller lets
         that one join before anything else is written; should that fail, the one that left is
         brought back like any other. Raises ``Stopped``.
@@ -245,10 +245,8 @@ class MirrorState:
             self.votes.leave(staying, (leave,))
         except VoteFailed as failure:
             raise self.stop(str(failure)) from failure
-        self.absent[drive] = reason
         self.members = staying
         self.callbacks.retire(leaving)
-        self.callbacks.members_changed()
 
     def detach(self, volume: Volume, reason: str) -> None:
         """Nobody writes to this present drive."""
