@@ -23,11 +23,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
 import uvloop
 
 from appliance.engine.interface import Batch, Health, Partition, Put
 from appliance.engine.mirror.client import MirrorEngine
-from appliance.engine.mirror.launch import DrivePath, connect_engine, make_mirror
+from appliance.engine.mirror.connecting import connect_engine
+from appliance.engine.mirror.launch import DrivePath, make_mirror
 from appliance.runtime.ipc import connect
 from tests.bench.drives import Drive, fresh_drives
 from tests.conformance.mirrors import MIRROR_ID, StoreProcess
@@ -194,11 +196,15 @@ async def measure(home: Path, drives: Sequence[Drive], total_bytes: int) -> None
             await asyncio.sleep(20)
         print(f"clients before: {before.words()}", flush=True)
         await asyncio.sleep(5)
+        process = psutil.Process(store.pid)
+        spent_s = -sum(process.cpu_times()[:2])
         last, took_s = await bring_in(store.socket, engine, assembly(home, {"a": a, "c": c}), "c")
+        spent_s += sum(process.cpu_times()[:2])
         moved = last.resync_total / MIB
         print(
             f"resync, idle: {moved:.0f} MiB in {took_s:.1f} s, {moved / took_s:.0f} MiB/s, "
-            f"{100 * moved / took_s / speed:.0f} % of the drive's {speed:.0f}",
+            f"{100 * moved / took_s / speed:.0f} % of the drive's {speed:.0f}; "
+            f"{1000 * spent_s / moved:.1f} ms of processor time per MiB",
             flush=True,
         )
         async with Clients(engine, inline) as during:
