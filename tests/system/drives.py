@@ -163,19 +163,18 @@ class DyingDrive(LoopDrive):
 
     def attach(self) -> Self:
         """Start the storage daemon and put a loop device over its export."""
+        nodes = [argument for node in self._nodes() for argument in ("--blockdev", node)]
+        export = f"type=fuse,id=export,node-name=image,mountpoint={self._target},writable=on"
         self._daemon = subprocess.Popen(
-            [
-                "qemu-storage-daemon",
-                "--blockdev",
-                f"driver=file,node-name=image,filename={self.image},cache.direct=off",
-                "--export",
-                f"type=fuse,id=export,node-name=image,mountpoint={self._target},writable=on",
-            ],
-            stdin=subprocess.DEVNULL,
+            ["qemu-storage-daemon", *nodes, "--export", export], stdin=subprocess.DEVNULL
         )
         until(lambda: os.path.ismount(self._target), f"an export at {self._target}")
         self._export = os.open(self._target, os.O_RDONLY)
         return super().attach()
+
+    def _nodes(self) -> list[str]:
+        """What the daemon stacks below its export, which is called ``image``."""
+        return [f"driver=file,node-name=image,filename={self.image},cache.direct=off"]
 
     @property
     def pid(self) -> int:
@@ -194,6 +193,17 @@ class DyingDrive(LoopDrive):
         os.posix_fadvise(self._export, 0, 0, os.POSIX_FADV_DONTNEED)
         self._forget_export()
 
+    def stall(self) -> None:
+        """From now on no I/O of the device ends, until ``resume``: a drive that hangs. What it was
+        given before this returns is either done or not begun."""
+        os.kill(self.pid, signal.SIGSTOP)
+        threads = Path(f"/proc/{self.pid}/task")
+        until(lambda: all(_is_stopped(each) for each in threads.iterdir()), "the daemon to stop")
+
+    def resume(self) -> None:
+        """The drive goes on where it stalled."""
+        os.kill(self.pid, signal.SIGCONT)
+
     def come_back(self) -> Self:
         """The same bytes as a new device; the dead one is left to whoever still holds it."""
         self.detach()
@@ -202,6 +212,8 @@ class DyingDrive(LoopDrive):
 
     def close(self) -> None:
         """Leave nothing behind. While the daemon lives, what is still to be written is written."""
+        if self._daemon is not None:
+            self.resume()
         super().close()
         if self._daemon is not None:
             self._daemon.terminate()
@@ -216,6 +228,10 @@ class DyingDrive(LoopDrive):
             # The close of a dead export is told to nobody, and says so.
             with suppress(OSError):
                 os.close(export)
+
+
+def _is_stopped(thread: Path) -> bool:
+    return thread.joinpath("stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def unmount_all(node: str) -> None:
