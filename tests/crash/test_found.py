@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 
 import pytest
 
-from appliance.core.errors import Refused
+from appliance.core.errors import DriveFault, Refused
 from appliance.engine.mirror.assembled import Orders
 from appliance.engine.mirror.messages import Order
+from appliance.engine.mirror.place import InlinePlace, decode_place
 from appliance.engine.mirror.segment import FIRST_OFFSET, segment_path
 from tests.crash.acts import blob_of, bring_back, commit, put
+from tests.crash.history import PARTITION
 from tests.crash.machine import Machine
+from tests.crash.simulated import Operation
 
 
 def test_a_drive_that_went_back_in_time_gets_its_blobs_again(machine: Machine) -> None:
@@ -85,3 +89,34 @@ def test_a_drive_and_the_witness_that_went_back_together_are_not_served(machine:
         machine.open()
     store = machine.open(orders=Orders(waited=True, forced=True))
     assert list(store.members) == ["drive-a"], "as the operator ordered"
+
+
+@pytest.mark.parametrize("good_reads", range(6))
+def test_a_log_that_stops_being_readable_is_never_half_applied(
+    machine: Machine, good_reads: int
+) -> None:
+    """A block that could be read while the logs were compared, and not when the index was built,
+    was passed over, and what it held was served as absent."""
+    store = machine.open()
+    for number in range(1, 6):
+        commit(store, put(b"k%d" % number, number))
+    place = decode_place(blob_of(machine, b"k3").place)
+    assert isinstance(place, InlinePlace)
+    path, at = segment_path(place.location.segment), place.location.offset
+    machine.drop_store()
+    shutil.rmtree(machine.index_directory)
+    machine.index_directory.mkdir()
+    seen = 0
+
+    def hook(operation: Operation) -> None:
+        nonlocal seen
+        covers = operation.offset <= at < operation.offset + operation.length
+        if operation.kind == "read" and operation.path == path and covers:
+            seen += 1
+            if seen > good_reads:
+                raise DriveFault("drive-a", "read", errno.EIO)
+
+    machine.disks["drive-a"].hook = hook
+    machine.open()
+    with machine.reader() as reader:
+        assert None not in reader.read(PARTITION, [b"k%d" % number for number in range(1, 6)])

@@ -29,6 +29,7 @@ from appliance.engine.mirror.planner import BatchPlanner
 from appliance.engine.mirror.rebuild import (
     condemn,
     copy_for_reading,
+    has_batch,
     open_index,
     replay,
     tail_after,
@@ -169,9 +170,8 @@ class _Start:
         for loss in (*recovery.losses, *(one.words() for one in lost[:NAMES_MAX])):
             self._callbacks.alert(f"lost, as accepted: {loss}")
         ensure(file_blobs(recovery.last))
-        log = next(iter(self._members.values())).log
         recovery.rebuilt_index = position is None
-        recovery.replayed_batches = replay(self._index, log, tail_after(position))
+        recovery.replayed_batches = self._replay(position, recovery)
         opened = self._opened(serve, segment_size, recovery, [])
         self._settle_epoch(opened.state, serve, recovery)
         if self._orders.resume:
@@ -194,10 +194,16 @@ class _Start:
         directory, path = self._assembly.index_directory, self._assembly.index_path
         mirror_id = bytes.fromhex(self._assembly.mirror_id)
         self._index = copy_for_reading(self._index, directory, path, mirror_id)
-        replay(self._index, next(iter(self._members.values())).log, tail_after(position))
+        self._replay(position, recovery)
         opened = self._opened(serve, segment_size, recovery, list(recovery.losses))
         opened.lost = lost
         return opened
+
+    def _replay(self, position: Position | None, recovery: LogRecovery) -> int:
+        assert self._index is not None, "opened before"
+        log = next(iter(self._members.values())).log
+        lost = recovery.accepted | recovery.unaccepted
+        return replay(self._index, log, tail_after(position), lost)
 
     def _witness_home(self) -> WitnessHome | None:
         directory = self._assembly.witness_directory
@@ -241,16 +247,16 @@ class _Start:
 
     def _standing(self, position: Position) -> bool:
         """Whether some member's log has exactly the batch an index ends with."""
-        return any(_has(member.log, position) for member in self._members.values())
+        return any(has_batch(member.log, position) for member in self._members.values())
 
     def _everywhere(self, position: Position) -> bool:
         """Whether every member has it; if not, all of the log is looked through."""
-        return all(_has(member.log, position) for member in self._members.values())
+        return all(has_batch(member.log, position) for member in self._members.values())
 
     def _rewrite(self, position: Position) -> DecodedBatch | None:
         """The last batch, which the index has already, once more on every member."""
         for member in self._members.values():
-            if _has(member.log, position):
+            if has_batch(member.log, position):
                 batch = member.log.read_batch(
                     position.segment, position.generation, position.offset
                 )
@@ -384,17 +390,3 @@ class _Start:
             self._witness.close()
             self._witness = None
         state.votes.make_witness()
-
-
-def _has(log: Log, position: Position) -> bool:
-    try:
-        batch = log.read_batch(position.segment, position.generation, position.offset)
-    except Damaged:
-        return False
-    header = batch.header
-    place = header.place
-    return (place.sequence, place.incarnation, header.crc) == (
-        position.sequence,
-        position.incarnation,
-        position.crc,
-    )

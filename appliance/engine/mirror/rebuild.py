@@ -6,13 +6,15 @@ log; one whose last batch is not in the log is never believed.
 
 from __future__ import annotations
 
+import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 from typing import Final
 
 from appliance.core.errors import Damaged, DriveFault
 from appliance.core.ports import Volume
+from appliance.engine.mirror.accepted import Loss
 from appliance.engine.mirror.format import DecodedBatch
 from appliance.engine.mirror.index import (
     Index,
@@ -102,9 +104,26 @@ def tail_after(position: Position | None) -> Tail | None:
     )
 
 
-def replay(index: Index, log: Log, after: Tail | None) -> int:
-    """Apply what the log has behind ``after``; how many batches. Raises ``DriveFault``."""
-    batches = (found for found in log.scan(after) if isinstance(found, DecodedBatch))
+def has_batch(log: Log, position: Position) -> bool:
+    """Whether the log has exactly the batch an index ends with. Raises ``DriveFault``."""
+    try:
+        batch = log.read_batch(position.segment, position.generation, position.offset)
+    except Damaged:
+        return False
+    header = batch.header
+    place = header.place
+    return (place.sequence, place.incarnation, header.crc) == (
+        position.sequence,
+        position.incarnation,
+        position.crc,
+    )
+
+
+def replay(index: Index, log: Log, after: Tail | None, lost: Collection[Loss] = ()) -> int:
+    """Apply what the log has behind ``after``; how many batches. Nothing is passed over but what
+    is known to be ``lost``: raises ``DriveFault`` for a drive that does not give back what its log
+    was found to have."""
+    batches = _batches(log, after, lost)
     count = 0
     while chunk := list(islice(batches, REPLAY_BATCHES)):
         index.apply_many(chunk)
@@ -112,3 +131,11 @@ def replay(index: Index, log: Log, after: Tail | None) -> int:
         if index.wal_pages > CHECKPOINT_PAGES:
             index.shorten_wal()
     return count
+
+
+def _batches(log: Log, after: Tail | None, lost: Collection[Loss]) -> Iterator[DecodedBatch]:
+    for found in log.scan(after):
+        if isinstance(found, DecodedBatch):
+            yield found
+        elif not any(known.covers(found) for known in lost):
+            raise DriveFault(log.volume.name, "reading its log again", errno.EIO, found.reason)
