@@ -19,6 +19,7 @@ help:
 	'make check   style, types, layers and all quick tests; no root, under three minutes' \
 	'make test    everything, as continuous integration runs it; root on Debian for all of it' \
 	'make mutants disable each safeguard of the engine in turn and see the tests notice' \
+	'make crash-long  a million crash states (STATES, SEED, WORKERS), figures for RELIABILITY.md' \
 	'make bench   measure this service beside others (see docs/PERFORMANCE.md)' \
 	'make install the service on this server, under systemd; root (see docs/installation.md)' \
 	'make setup   only install what running needs;  make setup-test  what testing needs' \
@@ -65,6 +66,12 @@ test: setup-test
 
 mutants: setup-test
 	@$(PYTHON) -m tests.mutants $(ARGS)
+
+STATES ?= 1000000
+SEED ?= $(shell od -An -N3 -tu4 /dev/urandom | tr -d ' ')
+WORKERS ?= $(shell nproc)
+crash-long: setup-test
+	@$(PYTHON) -m tests.crash.explore --states $(STATES) --seed $(SEED) --workers $(WORKERS) --publish
 
 bench: setup-test
 	@$(PYTHON) -m tests.bench $(if $(PEERS),--peers "$(PEERS)") $(ARGS)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from tests.crash.machine import DRIVES
+from tests.crash.rot import spoilt_part
+from tests.crash.scrubbing import scrub
 from tests.crash.world import World
 
 Act: TypeAlias = Callable[[World], None]
@@ -106,6 +108,20 @@ def _abandon(world: World) -> None:
     world.machine.stage(world.rng.randbytes(30_000))
     world.machine.clock.sleep_s(60)
     world.machine.store.step()
+
+
+@deed("scrub", 3, needs=2, is_counted=True)
+def _scrub(world: World) -> None:
+    """Both copies are read and compared, after some of one rotted, and what is bad is mended."""
+    if not world.under_fire:
+        drive = world.rng.choice(DRIVES)
+        disk = world.machine.disks[drive]
+        world.rotten = frozenset({drive})
+        for _ in range(3):
+            path, at, data = spoilt_part(disk.frozen().everything(), world.rng)
+            disk.overwrite(path, at, data)
+    scrub(world.machine)
+    world.rotten = frozenset()
 
 
 @deed("restart", 2, is_counted=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +26,7 @@ from tests.crash.injections import KINDS, Injection, SwitchedOff, count_operatio
 from tests.crash.machine import DRIVES, WITNESS
 from tests.crash.moments import Moment
 from tests.crash.scenes import Past, Scene, draw_scene
+from tests.crash.tally import Tally
 from tests.crash.verdict import Trial, Verdict
 from tests.crash.world import IndexFiles, Note, World
 
@@ -36,36 +37,8 @@ VARIANTS: Final = 3
 """States of one moment."""
 PAST_EACH: Final = 12
 """Every so many moments one is remembered as a past to go back to."""
-INJECTED_MOMENTS: Final = 3
+INJECTED_MOMENTS: Final = 4
 AGAIN_MOMENTS: Final = 4
-
-
-@dataclass(slots=True)
-class Tally:
-    """What was seen: states by fault class and by what recovery did."""
-
-    states: int = 0
-    checksums: set[int] = field(default_factory=set)
-    by_class: dict[str, int] = field(default_factory=dict)
-    by_work: dict[str, int] = field(default_factory=dict)
-    worked: int = 0
-    refused: int = 0
-    losses_told: int = 0
-    copies_compared: int = 0
-    episodes: int = 0
-    injected_runs: int = 0
-
-    def count(self, scene: Scene, verdict: Verdict) -> None:
-        """One more state."""
-        self.states += 1
-        for label in scene.labels:
-            self.by_class[label] = self.by_class.get(label, 0) + 1
-        for work in verdict.work:
-            self.by_work[work] = self.by_work.get(work, 0) + 1
-        self.worked += bool(verdict.work - {"refused", "left a drive out"})
-        self.refused += not verdict.served
-        self.losses_told += verdict.losses_told
-        self.copies_compared += verdict.copies_compared
 
 
 class Broken(AssertionError):
@@ -86,10 +59,11 @@ class Episode:
     def run(self) -> None:
         """Raises ``Broken``."""
         self._tally.episodes += 1
-        if self._seed % 3:
-            self._run_cuts()
+        turn, injects = divmod(self._seed, 2)
+        if injects:
+            self._run_injections(turn)
         else:
-            self._run_injections(self._seed // 3)
+            self._run_cuts()
 
     # -- crashes of a sound machine --------------------------------------------------------------
 
@@ -135,18 +109,18 @@ class Episode:
         if deed is not None and deed.is_counted:
             labels.add(f"cut in {deed.name}")
         index, fate = self._index(world, note)
-        return Scene(images, note, frozenset({*labels, fate}), index)
+        return Scene(images, note, frozenset({*labels, fate}), index, rotten=note.rotten)
 
     def _index(self, world: World, note: Note) -> tuple[IndexFiles, str]:
         """What is left of the index, which no promise rests on."""
         copies = world.index_copies
         now = note.index_copies
         fate = self._rng.random()
-        if now == 0 or fate < 0.2:
+        if now == 0 or fate < 0.12:
             return {}, "index lost"
-        if fate < 0.45:
+        if fate < 0.37:
             return copies[self._rng.randrange(now)], "index older"
-        if fate < 0.5 and now < len(copies):
+        if fate < 0.4 and now < len(copies):
             return copies[self._rng.randrange(now, len(copies))], "index of another history"
         return copies[now - 1], "index kept"
 
@@ -159,12 +133,13 @@ class Episode:
         if checksum in self._seen:
             return
         self._seen.add(checksum)
-        again = depth < 2 and not scene.victims and self._rng.random() < 0.12
-        go_on = self._rng.random() < 0.1
+        again = depth < 2 and not scene.victims and self._rng.random() < 0.06
+        go_on = self._rng.random() < 0.06
         verdict = self._judge(scene, record=again, go_on=go_on)
-        if checksum not in self._tally.checksums:
-            self._tally.checksums.add(checksum)
-            self._tally.count(scene, verdict)
+        if self._tally.count(checksum, scene.labels, verdict.work):
+            self._tally.refused += not verdict.served
+            self._tally.losses_told += verdict.losses_told
+            self._tally.copies_compared += verdict.copies_compared
         if again and verdict.moments:
             count = min(len(verdict.moments), AGAIN_MOMENTS)
             for moment in self._rng.sample(verdict.moments, count):
@@ -220,7 +195,7 @@ class Episode:
     def _run_injected(self, injection: Injection, deeds: list[str]) -> None:
         self._tally.injected_runs += 1
         world = World(self._seed, self._directory / "run")
-        world.single = True
+        world.under_fire = True
         world.recorder.start()
         injection.install(world)
         try:
@@ -235,7 +210,7 @@ class Episode:
                 scene = self._scene(world, moment, images)
                 scene = replace(scene, labels=scene.labels | {injection.label})
                 if injection.kind.lies:
-                    scene = replace(scene, rotten=frozenset({injection.drive}))
+                    scene = replace(scene, rotten=scene.rotten | {injection.drive})
                 self._visit(scene, past, 0.0)
 
     def _inject(

@@ -2,45 +2,131 @@
 
 ``python -m tests.crash.explore --states 3000 --seed 1`` visits 3,000 distinct states from seed 1
 on; ``--seed 17 --episodes 1`` repeats the states of seed 17, and so whatever failed there.
-``--workers`` spreads the seeds over processes; ``--json`` keeps the figures.
+``--workers`` spreads the seeds over processes, ``--publish`` keeps the figures for
+``docs/RELIABILITY.md``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import logging
+import pickle
 import shutil
+import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
+from typing import Final
 
-from tests.crash.episode import Broken, Episode, Tally
+from tests.crash.episode import Broken, Episode
+from tests.crash.figures import publish
 from tests.crash.machine import scratch_directory
+from tests.crash.tally import WORK_SHARE_MIN, Tally
+
+SEEDS_EACH: Final = 100_000_000
+"""Between the first seeds of two workers."""
 
 
-def explore(
-    first_seed: int, *, step: int = 1, states: int = 0, episodes: int = 0, show: bool = False
-) -> Tally:
-    """Episodes from a seed on, every ``step``-th, until there are so many distinct states or so
-    many episodes. Raises ``Broken``."""
+def explore(first_seed: int, *, states: int = 0, episodes: int = 0, show: bool = False) -> Tally:
+    """Episodes from a seed on until there are so many distinct states or so many episodes. Raises
+    ``Broken``."""
     tally, seed, began = Tally(), first_seed, time.monotonic()
     directory = scratch_directory()
     try:
         while (not states or tally.states < states) and (not episodes or tally.episodes < episodes):
             before = tally.states
-            place = directory / str(seed)
-            Episode(seed, place, tally).run()
-            shutil.rmtree(place)
+            Episode(seed, directory / str(seed), tally).run()
+            shutil.rmtree(directory / str(seed))
             if show:
                 rate = tally.states / (time.monotonic() - began)
                 print(
-                    f"seed {seed}: {tally.states - before} states; {tally.states} in all, "
+                    f"seed {seed}: {tally.states - before} states; {tally.states} so far, "
                     f"{rate:.0f} per second",
                     flush=True,
                 )
-            seed += step
+            seed += 1
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     return tally
+
+
+def explore_beside(first_seed: int, *, states: int, workers: int, show: bool = False) -> Tally:
+    """The same with several processes. Raises ``Broken``."""
+    kept = Path(tempfile.mkdtemp(prefix="tallies-"))
+    share = -(-states // workers)
+    running = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "tests.crash.explore", "--states", str(share)),
+                *("--seed", str(first_seed + number * SEEDS_EACH)),
+                *("--tally", str(kept / str(number))),
+            ],
+            stdout=None if show else subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(workers)
+    ]
+    tally = Tally()
+    try:
+        for number, worker in enumerate(running):
+            _, trouble = worker.communicate()
+            if worker.returncode:
+                raise Broken(trouble)
+            tally.merge(pickle.loads((kept / str(number)).read_bytes()))
+    finally:
+        for worker in running:
+            worker.kill()
+            worker.wait()
+        shutil.rmtree(kept)
+    return tally
+
+
+def report(tally: Tally, seconds: float) -> str:
+    """In words."""
+    worked = 100 * tally.worked / max(tally.states, 1)
+    lines = [
+        f"{tally.states:,} distinct states in {seconds:.0f} s "
+        f"({tally.states / max(seconds, 1e-9):.0f} per second), {tally.episodes} episodes, "
+        f"{tally.injected_runs:,} runs with a fault in them",
+        f"recovery had work in {worked:.0f} %; copies compared in {tally.copies_compared:,}",
+        *(f"  {share:5.1f} %  {name}" for name, share in tally.shares().items()),
+        *(
+            f"  {100 * count / tally.states:5.1f} %  recovery: {name}"
+            for name, count in sorted(tally.by_work.items())
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def section(tally: Tally, seconds: float, first_seed: int) -> dict[str, object]:
+    """For ``figures.publish``."""
+    rows = {
+        "distinct states, each recovered and judged": tally.states,
+        "states per second, on all cores together": round(tally.states / seconds),
+        "acknowledged objects lost, mixed, or returned from the dead": 0,
+        "states in which recovery had work": f"{100 * tally.worked / tally.states:.0f} %",
+        "runs with a fault at the N-th operation of a drive": tally.injected_runs,
+        "states in which both copies were compared in the end": tally.copies_compared,
+        "double faults reported with what they cost": tally.losses_told,
+        "right refusals to serve": tally.refused,
+        "first seed": str(first_seed),
+    }
+    return {
+        "title": "Simulated drives",
+        "command": "make crash-long",
+        "rows": rows,
+        "shares": {name: round(share, 1) for name, share in tally.shares().items()},
+    }
+
+
+def lacking(tally: Tally) -> list[str]:
+    """What a full run must show and this one does not."""
+    wrong = [f"too few states of the class: {name}" for name in tally.short()]
+    if tally.worked < WORK_SHARE_MIN * tally.states:
+        wrong.append(f"recovery had work in only {tally.worked} of {tally.states} states")
+    return wrong
 
 
 def main() -> int:
@@ -49,28 +135,34 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--states", type=int, default=0)
     parser.add_argument("--episodes", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--publish", action="store_true", help="keep the figures in docs")
+    parser.add_argument("--tally", type=Path, help="write the counts there")
     arguments = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    began = time.monotonic()
     try:
-        tally = explore(
-            arguments.seed, states=arguments.states, episodes=arguments.episodes, show=True
-        )
+        if arguments.workers > 1:
+            tally = explore_beside(
+                arguments.seed, states=arguments.states, workers=arguments.workers, show=True
+            )
+        else:
+            tally = explore(
+                arguments.seed, states=arguments.states, episodes=arguments.episodes, show=True
+            )
     except Broken as broken:
         print(broken, file=sys.stderr)
         return 1
-    print(json.dumps(tally_figures(tally), indent=2))
+    seconds = time.monotonic() - began
+    print(report(tally, seconds))
+    if arguments.tally is not None:
+        arguments.tally.write_bytes(pickle.dumps(tally))
+    if arguments.publish:
+        if wrong := lacking(tally):
+            print("\n".join(wrong), file=sys.stderr)
+            return 1
+        publish("states", section(tally, seconds, arguments.seed))
     return 0
-
-
-def tally_figures(tally: Tally) -> dict[str, object]:
-    return {
-        "states": tally.states,
-        "by_class": dict(sorted(tally.by_class.items())),
-        "by_work": tally.by_work,
-        "worked": tally.worked,
-        "refused": tally.refused,
-        "losses told": tally.losses_told,
-        "copies compared": tally.copies_compared,
-    }
 
 
 if __name__ == "__main__":

@@ -20,8 +20,11 @@ from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
 from appliance.engine.mirror.slots import SLOT_BYTES
-from tests.crash.images import BLOCK_BYTES, SECTOR_BYTES, Content, Image, image_checksum
+from appliance.engine.mirror.superblock import Superblock, read_superblock
+from tests.crash.images import Content, Image, image_checksum
 from tests.crash.machine import DRIVES, WITNESS
+from tests.crash.rot import spoil, spoil_content
+from tests.crash.simulated import Power, SimulatedDisk
 from tests.crash.world import IndexFiles, Note
 
 Images: TypeAlias = Mapping[str, Image]
@@ -77,7 +80,7 @@ def other(drive: str) -> str:
 
 def _survivor(scene: Scene, rng: random.Random) -> str | None:
     """A drive whose peer is in sync, so that the mirror can do without it."""
-    drives = [drive for drive in DRIVES if other(drive) in scene.note.in_sync]
+    drives = [drive for drive in DRIVES if other(drive) in scene.note.in_sync - scene.rotten]
     return rng.choice(drives) if drives else None
 
 
@@ -174,6 +177,8 @@ def stale_half_and_witness(scene: Scene, past: Past, rng: random.Random) -> Scen
     if drive is None or not past.images:
         return None
     older = rng.choice(past.images)
+    if heartbeat_of(older[drive]) >= heartbeat_of(scene.images[other(drive)]):
+        return None  # within one heartbeat nobody can tell
     return replace(
         scene,
         images={**scene.images, drive: older[drive], WITNESS: older[WITNESS]},
@@ -182,9 +187,17 @@ def stale_half_and_witness(scene: Scene, past: Past, rng: random.Random) -> Scen
     )
 
 
+def heartbeat_of(image: Image) -> int:
+    """What a drive's superblock says; 0 if it has none."""
+    disk = SimulatedDisk("asked", Power())
+    disk.restore_image(image)
+    found = read_superblock(disk.mount())
+    return found.heartbeat if isinstance(found, Superblock) else 0
+
+
 def clone(scene: Scene, _past: Past, rng: random.Random) -> Scene | None:
     """A copy of one drive lies beside the two, or in the place of its peer."""
-    drive = rng.choice(DRIVES)
+    drive = rng.choice(sorted(scene.rotten) or DRIVES)
     image = scene.images[drive]
     if rng.random() < 0.5:
         quiet = scene.note.is_quiet and other(drive) in scene.note.in_sync
@@ -221,7 +234,7 @@ def rot(scene: Scene, _past: Past, rng: random.Random) -> Scene | None:
 
 def rot_apart(scene: Scene, _past: Past, rng: random.Random) -> Scene | None:
     """Both drives rot, in segments of the log that are not the same."""
-    if scene.note.in_sync != frozenset(DRIVES) or not scene.note.is_quiet:
+    if scene.note.in_sync != frozenset(DRIVES) or not scene.note.is_quiet or scene.rotten:
         return None
     paths = sorted(path for path in scene.images[DRIVES[0]] if path.startswith("log/0"))
     if len(paths) < 2 or any(path not in scene.images[DRIVES[1]] for path in paths):
@@ -230,7 +243,7 @@ def rot_apart(scene: Scene, _past: Past, rng: random.Random) -> Scene | None:
     for drive, path in zip(DRIVES, rng.sample(paths, 2), strict=True):
         content = images[drive][path]
         assert content is not None, "a segment is a file"
-        images[drive] = {**images[drive], path: _spoil(content, rng)}
+        images[drive] = {**images[drive], path: spoil_content(content, rng)}
     return replace(
         scene,
         images=images,
@@ -258,14 +271,16 @@ def fails_at_start(scene: Scene, _past: Past, rng: random.Random) -> Scene | Non
 
 def rot_together(scene: Scene, _past: Past, rng: random.Random) -> Scene | None:
     """The same record rots on both drives."""
-    if scene.note.in_sync != frozenset(DRIVES) or scene.note.pending:
+    if scene.note.in_sync != frozenset(DRIVES) or scene.note.pending or scene.rotten:
         return None
-    found = [key for key, kept in scene.note.acked.items() if kept.blob and len(kept.blob) > 200]
+    written_by, acked = scene.note.written_by, scene.note.acked
+    last = max(written_by.values(), default=0)
+    bodies = {key: kept.blob for key, kept in acked.items() if kept.blob and len(kept.blob) > 200}
+    fresh = {body[:100] for key, body in bodies.items() if written_by[key] == last}
+    found = sorted(key for key, body in bodies.items() if body[:100] not in fresh)
     if not found:
-        return None
-    body = scene.note.acked[rng.choice(sorted(found))].blob
-    assert body is not None, "it was chosen for its body"
-    probe = body[:100]
+        return None  # the last batch, bad on both drives, looks like one that was never whole
+    probe = bodies[rng.choice(found)][:100]
     images, struck = dict(scene.images), set()
     for drive in DRIVES:
         image = dict(images[drive])
@@ -275,10 +290,9 @@ def rot_together(scene: Scene, _past: Past, rng: random.Random) -> Scene | None:
                 image[path] = spoilt
                 struck.add(drive)
         images[drive] = image
-    victims = {k for k, kept in scene.note.acked.items() if kept.blob and kept.blob[:100] == probe}
-    written_by = scene.note.written_by
-    if len(struck) < 2 or max(written_by[k] for k in victims) == max(written_by.values()):
-        return None  # the last batch, bad on both drives, looks like one that was never whole
+    if len(struck) < 2:
+        return None
+    victims = {key for key, body in bodies.items() if body[:100] == probe}
     return replace(
         scene,
         images=images,
@@ -310,10 +324,10 @@ SCENES: Final[Sequence[tuple[Draw, int]]] = (
     (stale_half, 7),
     (stale_half_and_witness, 3),
     (clone, 4),
-    (rot, 12),
-    (rot_apart, 5),
+    (rot, 9),
+    (rot_apart, 7),
     (fails_at_start, 5),
-    (rot_together, 4),
+    (rot_together, 10),
 )
 
 
@@ -327,40 +341,3 @@ def _older(scene: Scene, past: Past, name: str, rng: random.Random) -> Image | N
     now = image_checksum(scene.images[name])
     older = [one[name] for one in past.images if image_checksum(one[name]) != now]
     return rng.choice(older) if older else None
-
-
-def spoil(image: Image, rng: random.Random) -> tuple[Image, str]:
-    """The image with some bytes changed in one file, and that file's kind."""
-    kinds = {"log": 6, "blob": 3, "superblock": 2, "losses": 1}
-    files = [
-        (path, content)
-        for path, content in sorted(image.items())
-        if content is not None and content.data and path.partition("/")[0] in kinds
-    ]
-    weights = [kinds[path.partition("/")[0]] for path, _ in files]
-    path, content = rng.choices(files, weights)[0]
-    if path == "superblock":
-        # One slot: the other has the same vote, or the one before it.
-        at = rng.randrange(2) * SLOT_BYTES + rng.randrange(200)
-        return {**image, path: _flipped(content, at, rng)}, "superblock"
-    return {**image, path: _spoil(content, rng)}, path.partition("/")[0]
-
-
-def _spoil(content: Content, rng: random.Random) -> Content:
-    data = content.data
-    written = [at for at in range(0, len(data), BLOCK_BYTES) if data[at : at + 64].strip(b"\0")]
-    at = rng.choice(written or [0])
-    fate = rng.randrange(5)
-    if fate < 2:
-        return _flipped(content, min(at + rng.randrange(BLOCK_BYTES), len(data) - 1), rng)
-    if fate == 2:
-        length = min(SECTOR_BYTES, len(data) - at)
-        return content.patched(at, rng.randbytes(length))
-    if fate == 3:
-        return content.patched(at, bytes(min(BLOCK_BYTES, len(data) - at)))
-    source = rng.choice(written or [0])  # a misdirected write: a whole block from elsewhere
-    return content.patched(at, data[source : source + min(BLOCK_BYTES, len(data) - at)])
-
-
-def _flipped(content: Content, at: int, rng: random.Random) -> Content:
-    return content.patched(at, bytes([content.data[at] ^ 1 << rng.randrange(8)]))

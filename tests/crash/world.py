@@ -44,6 +44,7 @@ class Note(NamedTuple):
     index_copies: int
     now_ns: int
     injected: bool
+    rotten: frozenset[str]
 
 
 @dataclass(slots=True)
@@ -82,9 +83,12 @@ class World:
         """Whether no member is leaving or joining, and nobody stopped."""
         self.injected = False
         """Whether the fault of this run has struck."""
+        self.rotten: frozenset[str] = frozenset()
+        """Drives whose bytes may not verify for now."""
         self.away: str = ""
-        self.single = False
-        """Whether commits come one by one, because some may be refused."""
+        self.under_fire = False
+        """Whether a fault is put in while it runs: then commits come one by one, because some may
+        be refused, and nothing else rots."""
         disks = {**self.machine.disks, WITNESS: self.machine.witness}
         self.recorder: Final = Recorder(disks, self._note)
         self._number = 0
@@ -96,12 +100,14 @@ class World:
             model.pending,
             model.last_order,
             model.written_by,
-            frozenset() if store is None else frozenset(store.members),
+            # Who is about to leave may lack what is acknowledged from now on.
+            frozenset() if store is None else frozenset(store.members) - {self.away},
             self.deed,
             self.is_quiet,
             len(self.index_copies),
             self.machine.clock.peek_ns(),
             self.injected,
+            self.rotten,
         )
 
     def open(self) -> None:
@@ -129,7 +135,7 @@ class World:
     def commit(self, count: int = 1) -> None:
         """So many random commits in one call of the store."""
         after, orders, states = self.model.acked, [], []
-        for _ in range(1 if self.single else count):
+        for _ in range(1 if self.under_fire else count):
             order, after = self._random_order(after)
             orders.append(order)
             states.append(after)
@@ -156,7 +162,7 @@ class World:
         outcomes = store.commit(orders)
         for order, state, outcome in zip(orders, states, outcomes, strict=True):
             if not isinstance(outcome, int):
-                assert self.single, f"refused without a reason: {outcome}"
+                assert self.under_fire, f"refused without a reason: {outcome}"
                 continue
             model.acked, model.last_order = state, order
             sequences = dict.fromkeys((one.key for one in order.orders), outcome >> 16)
