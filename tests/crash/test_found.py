@@ -120,3 +120,22 @@ def test_a_log_that_stops_being_readable_is_never_half_applied(
     machine.open()
     with machine.reader() as reader:
         assert None not in reader.read(PARTITION, [b"k%d" % number for number in range(1, 6)])
+
+
+def test_rot_of_all_a_segment_holds_is_repaired(machine: Machine) -> None:
+    """Only the manifest of a later segment tells that there was something in it."""
+    store = machine.open()
+    for number in range(1, 5):
+        commit(store, put(b"k%d" % number, number, b"z" * 150_000))
+    place = decode_place(blob_of(machine, b"k3").place)
+    assert isinstance(place, InlinePlace)
+    assert place.location.segment != store._state.planner.tail.segment
+    machine.drop_store()
+    machine.disks["drive-b"].flip(segment_path(place.location.segment), FIRST_OFFSET + 200)
+    shutil.rmtree(machine.index_directory)
+    machine.index_directory.mkdir()
+    store = machine.open()
+    assert list(store.members) == ["drive-a", "drive-b"]
+    assert store.recovery.repaired == {"drive-b": 1}
+    with machine.reader("drive-b") as reader:
+        assert reader.read_blob(blob_of(machine, b"k3"), 0, 150_000) == b"z" * 150_000

@@ -159,7 +159,7 @@ class LogScan:
             return
         state = SegmentState(segment, header.generation)
         found = self._found[segment] = _Found(state)
-        batch = self._verified(window, state, FIRST_OFFSET)
+        batch = self._verified(window, state, FIRST_OFFSET, records=True)  # for its manifest
         found.is_whole_at_start = batch is not None
         if batch is None:
             batch = self._find_later(window, state, FIRST_OFFSET + BLOCK_BYTES, 0)
