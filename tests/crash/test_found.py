@@ -11,11 +11,14 @@ from appliance.core.errors import DriveFault, Refused
 from appliance.engine.mirror.assembled import Orders
 from appliance.engine.mirror.messages import Order
 from appliance.engine.mirror.place import InlinePlace, decode_place
-from appliance.engine.mirror.segment import FIRST_OFFSET, segment_path
-from tests.crash.acts import blob_of, bring_back, commit, put
+from appliance.engine.mirror.scrub import PROVEN
+from appliance.engine.mirror.segment import FIRST_OFFSET, SegmentState, segment_path
+from tests.crash.acts import blob_of, bring_back, commit, delete, put
 from tests.crash.history import PARTITION
 from tests.crash.machine import Machine
+from tests.crash.scrubbing import scrub
 from tests.crash.simulated import Operation
+from tests.crash.world import read_files, write_files
 
 
 def test_a_drive_that_went_back_in_time_gets_its_blobs_again(machine: Machine) -> None:
@@ -139,3 +142,41 @@ def test_rot_of_all_a_segment_holds_is_repaired(machine: Machine) -> None:
     assert store.recovery.repaired == {"drive-b": 1}
     with machine.reader("drive-b") as reader:
         assert reader.read_blob(blob_of(machine, b"k3"), 0, 150_000) == b"z" * 150_000
+
+
+def test_an_index_from_before_what_was_freed_brings_no_delete_back(machine: Machine) -> None:
+    """The power went between the recycling of a segment on one drive and on the other, and the
+    index is an old copy: its last batch was found on one of them, and then voided."""
+    store = machine.open()
+    commit(store, put(b"k", 1))
+    store.checkpoint()
+    older = read_files(machine.index_directory)
+    commit(store, delete(b"k", 2))
+    segment = store._state.planner.tail.segment
+    number = 2
+    while store._state.planner.tail.segment == segment:
+        number += 1
+        commit(store, put(b"filler", number, b"z" * 60_000))
+    commit(store, put(b"filler", number + 1, b"z" * 60_000))
+    store.checkpoint()
+    store._state.members["drive-a"].log.recycle(SegmentState(segment, 2))
+    machine.drop_store()
+    write_files(machine.index_directory, older)
+    machine.open()
+    with machine.reader() as reader:
+        assert reader.read(PARTITION, [b"k"]) == [None]
+
+
+def test_a_bad_first_batch_is_seen_though_the_index_is_current(machine: Machine) -> None:
+    """The table of segments was made from what lay behind it, and a scrub then took what the index
+    said of the segment before for needless."""
+    store = machine.open()
+    for number in range(1, 9):
+        commit(store, put(b"k%d" % number, number, b"z" * 60_000))
+    tail = store._state.planner.tail
+    machine.drop_store()
+    machine.disks["drive-a"].flip(segment_path(tail.segment), FIRST_OFFSET + 200)
+    store = machine.open()
+    assert store.recovery.repaired == {"drive-a": 1}
+    assert scrub(machine).tally.index == PROVEN
+    assert machine.disks["drive-a"].contents().keys() == machine.disks["drive-b"].contents().keys()

@@ -122,7 +122,7 @@ def has_batch(log: Log, position: Position) -> bool:
 def replay(index: Index, log: Log, after: Tail | None, lost: Collection[Loss] = ()) -> int:
     """Apply what the log has behind ``after``; how many batches. Nothing is passed over but what
     is known to be ``lost``: raises ``DriveFault`` for a drive that does not give back what its log
-    was found to have."""
+    was found to have, ``Damaged`` for an index that is older than what was freed since."""
     batches = _batches(log, after, lost)
     count = 0
     while chunk := list(islice(batches, REPLAY_BATCHES)):
@@ -134,8 +134,19 @@ def replay(index: Index, log: Log, after: Tail | None, lost: Collection[Loss] = 
 
 
 def _batches(log: Log, after: Tail | None, lost: Collection[Loss]) -> Iterator[DecodedBatch]:
+    expected = 0 if after is None else after.sequence + 1
     for found in log.scan(after):
         if isinstance(found, DecodedBatch):
+            sequence = found.header.place.sequence
+            if expected and sequence != expected:
+                # What was freed may have held the delete of a record that such an index still has.
+                raise Damaged(
+                    f"the index ends before batch {expected}, which is freed already: it is an"
+                    " older copy"
+                )
+            expected = expected and sequence + 1
             yield found
-        elif not any(known.covers(found) for known in lost):
+        elif any(known.covers(found) for known in lost):
+            expected = 0
+        else:
             raise DriveFault(log.volume.name, "reading its log again", errno.EIO, found.reason)

@@ -75,8 +75,8 @@ class _Found:
     """A segment as surveyed: its state, and the manifest its first batch carries, if any."""
 
     state: SegmentState
-    is_whole_at_start: bool = False
-    """Whether its first batch is the one ``state.first_sequence`` names."""
+    first_offset: int = FIRST_OFFSET
+    """Where the batch lies that ``state.first_sequence`` names: behind damage, or at the start."""
     manifest: tuple[int, dict[int, ManifestEntry]] | None = None
 
 
@@ -160,12 +160,12 @@ class LogScan:
         state = SegmentState(segment, header.generation)
         found = self._found[segment] = _Found(state)
         batch = self._verified(window, state, FIRST_OFFSET, records=True)  # for its manifest
-        found.is_whole_at_start = batch is not None
         if batch is None:
             batch = self._find_later(window, state, FIRST_OFFSET + BLOCK_BYTES, 0)
         if batch is None:
             return
         found.state = replace(state, first_sequence=batch.header.place.sequence)
+        found.first_offset = batch.header.place.offset
         first = batch.entries[0].record if batch.entries else None
         if first is not None and first.kind is Kind.MANIFEST:
             manifest = decode_manifest(first)
@@ -214,8 +214,10 @@ class LogScan:
         """Walk one segment, or skip it if all of it lies before the start of the scan."""
         start = FIRST_OFFSET
         if state.first_sequence <= self._after.sequence:
+            yield from self._bad_start(state)
             if state.segment != self._after.segment:
-                self._ends[state.segment] = self._expected_end(state, follower) or 0
+                last = follower.first_sequence - 1 if follower is not None else 0
+                self._ends[state.segment] = self._expected_end(state, follower) or last
                 return
             start = self._after.offset
         elif state.first_sequence <= self.tail.sequence:
@@ -243,12 +245,21 @@ class LogScan:
             self._ends[state.segment] = expected
             self.tail = replace(self.tail, sequence=expected, crc=0)
 
+    def _bad_start(self, state: SegmentState) -> Iterator[Damage]:
+        """A segment before the start of the scan is not walked, but its first batch was looked at:
+        the table rests on it, and with it everything that walks the log later."""
+        length = self._found[state.segment].first_offset - FIRST_OFFSET
+        if length:
+            last = state.first_sequence - 1
+            reason = "the first batch does not verify, and later ones do"
+            yield Damage(state.segment, state.generation, FIRST_OFFSET, length, last, last, reason)
+
     def _expected_end(self, state: SegmentState, follower: SegmentState | None) -> int | None:
         """The sequence a segment that is not the last must end with, if that is known."""
         entry = self._listed.get(state.segment)
         if entry is not None and entry.generation == state.generation and entry.last_sequence:
             return entry.last_sequence
-        if follower is None or not self._found[follower.segment].is_whole_at_start:
+        if follower is None or self._found[follower.segment].first_offset != FIRST_OFFSET:
             return None  # what is missing between them may have lain at the follower's start
         return follower.first_sequence - 1
 
