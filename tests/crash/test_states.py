@@ -11,7 +11,7 @@ import pytest
 
 from tests.crash.explore import explore, explore_beside, lacking, report
 
-FEW_STATES = 500
+FEW_STATES = 400
 MANY_STATES = 100_000
 WORKERS = 2
 

@@ -23,6 +23,7 @@ from appliance.engine.mirror.digest import digest
 from appliance.engine.mirror.format import encode_charges
 from appliance.engine.mirror.messages import CommitOrder, Order
 from appliance.engine.mirror.reader import DriveReader, MirrorReader
+from appliance.engine.mirror.scrub import PROVEN, REBUILT
 from appliance.engine.mirror.store import Store
 from tests.crash.history import PARTITION, Contents, Kept, contents_of
 from tests.crash.machine import MIRROR_ID, Machine
@@ -93,15 +94,15 @@ class Trial:
         _demand("must refuse" not in scene.extra, "a clone was served")
         verdict.served = True
         verdict.work = work_of(store)
-        doubtful = set(scene.victims)
+        named: set[bytes] = set()
         if store.losses:
             _demand(bool(scene.victims), f"a loss was told that is none: {store.losses}")
             verdict.losses_told = True
-            doubtful |= self._doubtful(store.losses)
+            named = self._named(store.losses)
             self.machine.drop_store()
             store = self._open(Orders(waited=True, accept_losses=True))
             _demand(not store.losses, "accepted losses are told again")
-        found = self._judge_contents(store, doubtful, told=verdict.losses_told)
+        found = self._judge_contents(store, named)
         if not scene.victims:
             self._judge_retry(store)
             self._bring_back(store)
@@ -130,7 +131,7 @@ class Trial:
         verdict.work.add("refused")
         return verdict
 
-    def _doubtful(self, losses: Sequence[str]) -> set[bytes]:
+    def _named(self, losses: Sequence[str]) -> set[bytes]:
         """Keys that lie in the batches a report names."""
         ranges = []
         for first, last in (found for loss in losses for found in _LOST_BATCHES.findall(loss)):
@@ -138,18 +139,16 @@ class Trial:
         _demand(bool(ranges), f"a report names no batches: {losses}")
         written_by = self._scene.note.written_by
         named = {k for k, at in written_by.items() if any(a <= at <= b for a, b in ranges)}
-        missing = self._scene.victims - named
-        _demand(not missing, f"the report {losses} does not name what was lost: {missing}")
         return named
 
     # -- contents ------------------------------------------------------------------------------
 
-    def _judge_contents(self, store: Store, doubtful: set[bytes], *, told: bool) -> Contents:
-        """What is there, from every in-sync drive."""
+    def _judge_contents(self, store: Store, named: set[bytes]) -> Contents:
+        """What is there, from every in-sync drive. ``named``: keys a report of losses covers."""
         scene, machine = self._scene, self.machine
         with machine.reader() as reader:
             if scene.victims:
-                return self._judge_victims(reader, doubtful, told=told)
+                return self._judge_victims(reader, named)
             found = _contents(reader)
             self._heal(store, reader)
             for drive, volume in store.members.items():
@@ -183,13 +182,13 @@ class Trial:
             _demand(drive in self._scene.rotten, f"a bad copy on {drive}, which is sound")
             store.repair(drive, place)
 
-    def _judge_victims(self, reader: MirrorReader, doubtful: set[bytes], *, told: bool) -> Contents:
+    def _judge_victims(self, reader: MirrorReader, named: set[bytes]) -> Contents:
         """Everything but what was struck on both drives is as it was, and that is not served."""
         note = self._scene.note
         records = {
             record.key: record for record in reader.scan(PARTITION, b"", b"\xff", 1000, False)
         }
-        for key in {*records, *note.acked} - doubtful:
+        for key in {*records, *note.acked} - named - self._scene.victims:
             kept, record = note.acked.get(key), records.get(key)
             _demand(
                 record is not None and kept is not None,
@@ -200,7 +199,7 @@ class Trial:
                 _demand(
                     data == kept.blob,
                     f"{key!r} of batch {note.written_by[key]} has wrong bytes: "
-                    f"{record.value!r} for {kept.value!r}, doubtful are {doubtful}",
+                    f"{record.value!r} for {kept.value!r}; reported are {named}",
                 )
         for key in self._scene.victims & set(records):
             record = records[key]
@@ -210,7 +209,7 @@ class Trial:
                 data = reader.read_blob(record.blob, 0, record.blob.size_bytes)
             except DataLost:
                 continue
-            _demand(told, f"{key!r} was struck on both drives and is served: {data[:20]!r}")
+            _demand(key in named, f"{key!r} was struck on both drives and is served: {data[:9]!r}")
         return {}
 
     def _judge_retry(self, store: Store) -> None:
@@ -244,7 +243,10 @@ class Trial:
         if self._scene.rotten:
             if self.machine.rng.random() < 0.85:
                 return False
-            scrub(self.machine)
+            proven = scrub(self.machine).tally.index
+            _demand(not proven.startswith(REBUILT), f"the index is not of the log: {proven}")
+            if proven != PROVEN:
+                return False
         disks = [self.machine.disks[drive] for drive in members]
         different = _differing(*disks)
         if any(path.startswith("blob/") for path in different):
