@@ -114,6 +114,42 @@ def test_a_pause_in_its_middle_holds_it_until_it_is_resumed(rig: _Rig) -> None:
     assert len(set(seen)) == 1, "it moved nothing meanwhile"
 
 
+def test_commits_never_wait_for_its_pace(rig: _Rig) -> None:
+    """While it holds the committer it rests for nobody, be clients as active as they like."""
+    inside = 0
+
+    def command(work: Callable[[Store], object]) -> object:
+        nonlocal inside
+        inside += 1
+        try:
+            return rig.command(work)
+        finally:
+            inside -= 1
+
+    def on_sleep(_count: int) -> None:
+        assert not inside, "commits wait"
+        rig.activity.note()
+
+    rig.driver._command = command
+    rig.clock.on_sleep = on_sleep
+    rig.activity.note()
+
+    written = False
+
+    def hook(operation: Operation) -> None:
+        nonlocal written
+        rig.clock.now_s += 0.010 if operation.kind in {"read", "write"} else 0.0
+        if operation.path.startswith("blob/") and not written and not inside:
+            written = True  # and so there is something left to look at while commits wait
+            put_staged(rig.machine, b"late", 500, rig.machine.rng.randbytes(90_000))
+
+    for disk in rig.machine.disks.values():
+        disk.hook = hook
+    rig.run()
+    assert rig.in_sync
+    assert rig.clock.sleeps > 10, "it did rest beside them"
+
+
 def test_a_limit_is_kept(machine: Machine) -> None:
     rig = _Rig(machine, Pace(limit_mib_s=1.0))
     rig.run()

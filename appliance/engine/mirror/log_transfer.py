@@ -31,7 +31,7 @@ from appliance.engine.mirror.segment import (
 from appliance.engine.mirror.state import MirrorState
 from appliance.engine.mirror.transfer import Spot, Transfer
 from appliance.engine.mirror.trust import Trust
-from appliance.engine.mirror.walk import Gap, SegmentWalk, Step
+from appliance.engine.mirror.walk import Gap, SegmentWalk
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,14 @@ class Goal:
 
     segments: tuple[SegmentState, ...]
     tail: Tail
+
+
+@dataclass(frozen=True, slots=True)
+class _Walked:
+    """What a walk found of a segment: where no whole batch is, and the tail after the last one."""
+
+    gaps: Sequence[Gap]
+    tail: Tail | None
 
 
 class LogTransfer:
@@ -123,47 +131,62 @@ class LogTransfer:
             # offset means anything.
             is_same = (segment.segment, segment.generation) == (after.segment, after.generation)
             start = after.offset if is_same else FIRST_OFFSET
-            yield segment, _walk(self._state, log, segment), start
+            yield segment, self._walk(log, segment), start
 
     def _verify(self, goal: Goal) -> None:
         """Every batch on the target verifies, and the last is the members' last. What does not is
         taken from one member after the other. What they all lost does not block the join: it is
         counted."""
+        walks = list(self._walks(self._target.log, goal, self._verified))
+        found: dict[int, _Walked] = {}
+
+        def walking(segment: SegmentState, walk: SegmentWalk, start: int) -> None:
+            found[segment.segment] = self._walked(segment, walk, start)
+
+        self._transfer.work(partial(walking, *each) for each in walks)
         last = self._verified
-        for segment, walk, start in self._walks(self._target.log, goal, self._verified):
-            steps = list(walk.steps(start, self._verified.sequence, segment.last_sequence))
-            gaps = [step for step in steps if isinstance(step, Gap)]
-            if gaps and not self._is_recycled(segment):
-                steps = self._heal(segment, start, gaps)
-            for step in steps:
-                if isinstance(step, Gap):
-                    continue
-                place = step.header.place
-                last = Tail(
-                    place.sequence, step.header.crc, place.segment, place.generation, step.end
-                )
+        for segment, _, start in walks:
+            walked = found[segment.segment]
+            if walked.gaps and not self._is_recycled(segment):
+                walked = self._heal(segment, start, walked.gaps)
+            last = walked.tail or last
         if (last.sequence, last.crc) != (goal.tail.sequence, goal.tail.crc):
             raise Refused(
                 f"cannot let drive {self._target.drive_id} join: its copy of the log differs"
             )
         self._verified = last
 
-    def _heal(self, segment: SegmentState, start: int, gaps: list[Gap]) -> list[Step | Gap]:
-        """The segment's batches with its gaps filled as far as any source can fill them."""
-        steps: list[Step | Gap] = []
+    def _walked(self, segment: SegmentState, walk: SegmentWalk, start: int) -> _Walked:
+        gaps, tail = [], None
+        for step in walk.steps(start, self._verified.sequence, segment.last_sequence):
+            if isinstance(step, Gap):
+                gaps.append(step)
+                continue
+            place = step.header.place
+            tail = Tail(place.sequence, step.header.crc, place.segment, place.generation, step.end)
+        return _Walked(gaps, tail)
+
+    def _heal(self, segment: SegmentState, start: int, gaps: Sequence[Gap]) -> _Walked:
+        """The segment with its gaps filled as far as any source can fill them."""
+        walked = _Walked(gaps, None)
         for source in self._sources:
-            for gap in gaps:
+            for gap in walked.gaps:
                 self._transfer.copy_differences(segment.segment, gap.start, gap.end, source)
-            walk = _walk(self._state, self._target.log, segment)
-            steps = list(walk.steps(start, self._verified.sequence, segment.last_sequence))
-            gaps = [step for step in steps if isinstance(step, Gap)]
-            if not gaps:
+            walked = self._walked(segment, self._walk(self._target.log, segment), start)
+            if not walked.gaps:
                 break
-        for gap in gaps:
+        for gap in walked.gaps:
             self._transfer.progress.lose(
                 Spot(segment=segment.segment, offset=gap.start, length=gap.end - gap.start)
             )
-        return steps
+        return walked
+
+    def _walk(self, log: Log, segment: SegmentState) -> SegmentWalk:
+        def read(offset: int, length: int) -> bytes:
+            with self._transfer.pace(length):
+                return log.read_raw(segment.segment, offset, length)
+
+        return SegmentWalk(read, self._state.mirror_bytes, segment, self._state.segment_size_bytes)
 
     def _is_recycled(self, segment: SegmentState) -> bool:
         """Whether what the goal says of a segment is over by now. Any thread may ask."""
@@ -216,7 +239,7 @@ class LogTransfer:
             return True
         if segment.first_sequence or not self._trust.believed:
             return False
-        return _walk(self._state, self._target.log, segment).batch_at(FIRST_OFFSET) is None
+        return self._walk(self._target.log, segment).batch_at(FIRST_OFFSET) is None
 
     def _header(self, segment: SegmentState) -> SegmentHeader:
         return SegmentHeader(
@@ -238,10 +261,3 @@ def _read_batch(log: Log, segment: SegmentState, offset: int) -> DecodedBatch | 
         return log.read_batch(segment.segment, segment.generation, offset)
     except Damaged:
         return None
-
-
-def _walk(state: MirrorState, log: Log, segment: SegmentState) -> SegmentWalk:
-    def read(offset: int, length: int) -> bytes:
-        return log.read_raw(segment.segment, offset, length)
-
-    return SegmentWalk(read, state.mirror_bytes, segment, state.segment_size_bytes)

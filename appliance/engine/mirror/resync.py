@@ -184,10 +184,10 @@ class Resync:
         ``DriveFault``, ``Refused`` when the copies are not equal."""
         state = self._state
         self.drop_lost_sources()
+        self._transfer.hurry(hurried=True)
         self._goal = goal = self._take_goal()
         if not self._is_near(goal):
             return False
-        self._transfer.hurry(hurried=True)
         fault = state.calls.within(self._target.drive_id, self._copy)
         if fault is not None:
             raise fault

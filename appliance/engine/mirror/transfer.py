@@ -14,6 +14,7 @@ import errno
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar
@@ -126,6 +127,10 @@ class Transfer:
     def hurry(self, *, hurried: bool) -> None:
         """Whether somebody waits: then nothing rests, and all is done on the calling thread."""
         self._pace, self._crew = (unpaced, in_turn) if hurried else self._chosen
+
+    def pace(self, size_bytes: int) -> AbstractContextManager[None]:
+        """Wait until so many bytes may be read; see ``Pacer``."""
+        return self._pace(size_bytes)
 
     def work(self, pieces: Iterator[Piece]) -> None:
         """Have the crew do all of these."""

@@ -96,14 +96,14 @@ class SegmentWalk:
 
     def _next(self, start: int, above: int) -> tuple[int, BatchHeader] | None:
         for offset in range(start, self._size_bytes, BLOCK_BYTES):
-            if self._window(offset, len(BATCH_MAGIC)) != BATCH_MAGIC:
+            if bytes(self._window(offset, len(BATCH_MAGIC))) != BATCH_MAGIC:
                 continue
             header = self.batch_at(offset)
             if header is not None and header.place.sequence > above:
                 return offset, header
         return None
 
-    def _window(self, offset: int, length: int) -> bytes:
+    def _window(self, offset: int, length: int) -> memoryview:
         """Up to ``length`` bytes at ``offset``; fewer, or none, where they cannot be had."""
         start = offset - self._at
         if start < 0 or start + length > len(self._data):
@@ -115,7 +115,7 @@ class SegmentWalk:
                 # One bad block must not take the good ones before it along.
                 self._carefully_until = offset + wanted
                 self._data = self._read(offset, least)
-        return self._data[start : start + length]
+        return memoryview(self._data)[start : start + length]
 
     def _read(self, offset: int, length: int) -> bytes:
         try:
