@@ -96,7 +96,7 @@ class ListenSection:
     )
     backlog: int = setting(
         1024,
-        "Connections that may wait to be accepted, per address and gateway.",
+        "Connections that may wait to be accepted, per address.",
         **between(16, 65535),
     )
 
