@@ -63,13 +63,20 @@ def scrub(
     machine: Machine,
     before: Callable[[int], None] | None = None,
     tally: Tally | None = None,
+    before_command: Callable[[], None] = lambda: None,
 ) -> Scrubbed:
-    """Scrub the machine's mirror. ``before`` is called with the number of each piece."""
+    """Scrub the machine's mirror. ``before`` is called with the number of each piece, and
+    ``before_command`` when the scrub wants something of the committer."""
     store = machine.store
     assert isinstance(store, Store), "it is open"
     done = Scrubbed(tally or Tally())
     throttle = Interrupting(machine.clock, before)
-    commit = Committing(lambda work: work())
+
+    def run(work: Callable[[], object]) -> object:
+        before_command()
+        return work()
+
+    commit = Committing(run)
     means = ScrubMeans(commit, SerialLanes(machine.rng), throttle, done.tally, lambda: None)
     done.scrub = store.scrub(means)
     done.finished = done.scrub.run()

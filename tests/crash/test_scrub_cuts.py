@@ -11,6 +11,7 @@ import pytest
 from appliance.core.scrubs import ScrubState
 from appliance.engine.mirror.scrub import PROVEN
 from appliance.engine.mirror.scrub_tally import Found, Tally
+from appliance.engine.mirror.store import Store
 from tests.crash.acts import commit, delete, put
 from tests.crash.history import History, Oracle
 from tests.crash.machine import DRIVES, Machine, PowerCut
@@ -32,7 +33,10 @@ def test_commits_releases_and_recycling_go_on_meanwhile(machine: Machine) -> Non
     store = fill(machine)
     recycled = store.counts()["recycled_segments"]
 
+    kept: dict[int, int] = {}
+
     def live(piece: int) -> None:
+        _unread_are_kept(store, kept)
         if piece > 120:
             return
         for number in range(piece * 3 % 20, piece * 3 % 20 + 3):
@@ -50,6 +54,18 @@ def test_commits_releases_and_recycling_go_on_meanwhile(machine: Machine) -> Non
     assert done.tally.index == PROVEN
     assert [done.found(drive) for drive in DRIVES] == [Found(), Found()]
     assert store.counts()["recycled_segments"] > recycled
+
+
+def _unread_are_kept(store: Store, kept: dict[int, int]) -> None:
+    """What the scrub had not read at the last look, and has not now, is of its generation still."""
+    table, after = store._state.planner.table, store._state.unread_after
+    for segment, generation in kept.items():
+        found = table.get(segment)
+        assert found is not None
+        assert found.generation == generation
+    kept.clear()
+    if after is not None:
+        kept.update({s.segment: s.generation for s in table.used() if s.last_sequence > after})
 
 
 def test_segments_freed_under_pressure_before_they_were_read_are_looked_for_again(

@@ -293,10 +293,16 @@ class LogScrub:
     def _judge(self, walk: _Walk) -> DecodedBatch | None:
         """Something is wrong here: read it again from every drive, and tell right from wrong."""
         walk.window = {}
-        length = self._length(walk, set(walk.files))
-        if length is None:
+        if self._length(walk, set(walk.files)) is None:
             return None
-        copies = {drive: self._slice(walk, drive, length) for drive in sorted(walk.files)}
+        heads = {drive: self._slice(walk, drive, BATCH_HEADER_BYTES) for drive in walk.files}
+        lengths = {drive: self._header_length(walk, head) for drive, head in heads.items()}
+        longest = min(max(filter(None, lengths.values())), walk.end - walk.offset)
+        self._fill(walk, set(walk.files), longest)
+        copies = {
+            drive: self._slice(walk, drive, lengths[drive] or longest)
+            for drive in sorted(walk.files)
+        }
         batches = {drive: self._verified(walk, data) for drive, data in copies.items()}
         good = next((batch for batch in batches.values() if batch is not None), None)
         if good is None:
