@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import product
-from typing import Final
 
 from appliance.core.errors import Damaged
 from appliance.core.ports import File
@@ -38,10 +36,8 @@ from appliance.engine.mirror.scrub_kit import (
     Recycled,
     open_for_reading,
 )
+from appliance.engine.mirror.scrub_pieces import put_together
 from appliance.engine.mirror.segment import FIRST_OFFSET, SegmentState, segment_path
-
-MERGED_BLOCKS_MAX: Final = 10
-"""Two bad copies are put together when at most this many blocks differ: 1,024 ways to do so."""
 
 
 @dataclass(slots=True)
@@ -306,7 +302,8 @@ class LogScrub:
         batches = {drive: self._verified(walk, data) for drive, data in copies.items()}
         good = next((batch for batch in batches.values() if batch is not None), None)
         if good is None:
-            good = self._merged(walk, list(copies.values()))
+            ways = put_together(list(copies.values()))
+            good = next(filter(None, (self._verified(walk, data) for data in ways)), None)
         if good is None:
             return None
         if any(batch is not None and batch.data != good.data for batch in batches.values()):
@@ -325,27 +322,6 @@ class LogScrub:
         kit.bad(drive)
         place = (segment.segment, segment.generation, walk.offset)
         kit.settle(drive, kit.commit(lambda: kit.mender.batch(drive, place, good.data)))
-
-    def _merged(self, walk: _Walk, copies: list[bytes]) -> DecodedBatch | None:
-        """Out of two copies that are bad in different blocks, the one batch that verifies."""
-        if len(copies) != 2 or len(copies[0]) != len(copies[1]):
-            return None
-        first, second = copies
-        different = [
-            at
-            for at in range(0, len(first), BLOCK_BYTES)
-            if first[at : at + BLOCK_BYTES] != second[at : at + BLOCK_BYTES]
-        ]
-        if not 2 <= len(different) <= MERGED_BLOCKS_MAX:
-            return None
-        for choice in product((False, True), repeat=len(different)):
-            data = bytearray(first)
-            for at in (at for at, other in zip(different, choice, strict=True) if other):
-                data[at : at + BLOCK_BYTES] = second[at : at + BLOCK_BYTES]
-            batch = self._verified(walk, bytes(data))
-            if batch is not None:
-                return batch
-        return None
 
     # -- losses ------------------------------------------------------------------------------------
 
