@@ -64,6 +64,33 @@ def test_a_segment_entered_again_during_the_transfer_is_followed(machine: Machin
     _assert_equal_copies(machine)
 
 
+def test_a_goal_that_is_recycled_before_it_was_copied_is_overtaken(machine: Machine) -> None:
+    """A first round may take hours: the segment the log ended in when it began is another by
+    then."""
+    store = machine.open()
+    _fill(store, 1, 6)
+    store.lose("drive-b", "pulled")
+    machine.disks["drive-b"].restore_image({"": None})
+    store.add_outsider(machine.disks["drive-b"].mount())
+    resync = store.begin_resync("drive-b")
+    before = store._state.planner.tail
+    number = 100
+    while True:
+        tail = store._state.planner.tail
+        is_overwritten = tail.generation > before.generation and tail.offset >= before.offset
+        if tail.segment == before.segment and is_overwritten:
+            break
+        _fill(store, number, 1)
+        number += 1
+        store.checkpoint()
+        store.step()
+    resync.copy()
+    assert list(store.members) == ["drive-a"]
+    while not store.finish_resync(resync):
+        resync.copy()
+    _assert_equal_copies(machine)
+
+
 def test_rot_in_a_sealed_segment_is_cured_before_the_drive_counts(machine: Machine) -> None:
     store = machine.open()
     commit(store, put(b"victim", 1))

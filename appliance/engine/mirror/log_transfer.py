@@ -136,7 +136,7 @@ class LogTransfer:
     def _verify(self, goal: Goal) -> None:
         """Every batch on the target verifies, and the last is the members' last. What does not is
         taken from one member after the other. What they all lost does not block the join: it is
-        counted."""
+        counted. While commits wait nothing is recycled, so the goal of the join is proven."""
         walks = list(self._walks(self._target.log, goal, self._verified))
         found: dict[int, _Walked] = {}
 
@@ -150,7 +150,11 @@ class LogTransfer:
             if walked.gaps and not self._is_recycled(segment):
                 walked = self._heal(segment, start, walked.gaps)
             last = walked.tail or last
-        if (last.sequence, last.crc) != (goal.tail.sequence, goal.tail.crc):
+        if (last.sequence, last.crc) != (goal.tail.sequence, goal.tail.crc) and not any(
+            # Then the goal is overtaken, and only a later one can be proven.
+            self._is_recycled(segment)
+            for segment, _, _ in walks
+        ):
             raise Refused(
                 f"cannot let drive {self._target.drive_id} join: its copy of the log differs"
             )

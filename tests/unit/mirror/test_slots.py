@@ -26,7 +26,9 @@ from appliance.engine.mirror.superblock import (
     Superblock,
     SuperblockFile,
     format_drive,
+    pack_history,
     read_superblock,
+    unpack_history,
 )
 from appliance.engine.mirror.witness import Witness, WitnessFile, create_witness
 from tests.crash.simulated import Power, PowerCut, SimulatedDisk
@@ -110,6 +112,25 @@ def test_an_unsound_epoch_is_not_believed() -> None:
     wrong = Epoch(1, "x", "", ("B", "A"))
     format_drive(volume, Superblock("A", history=(wrong,)))
     assert isinstance(read_superblock(volume), Unreadable)
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_why_a_drive_left_comes_back(clean: bool) -> None:
+    left = successor(
+        HISTORY,
+        number=2,
+        epoch_id="bb" * 16,
+        in_sync=("A" * 32,),
+        leaves=(Leave("B" * 32, 7, clean=clean),),
+    )
+    packed = pack_history(left, PAYLOAD_BYTES_MAX)
+    assert unpack_history(packed) == left  # type: ignore[arg-type]
+
+
+def test_a_leave_that_does_not_say_why_was_not_clean() -> None:
+    unsaid = [[2, "bb" * 16, "aa" * 16, ["A"], [["B", 7]], False, []]]
+    (epoch,) = unpack_history(unsaid)
+    assert epoch.leaves == (Leave("B", 7, clean=False),)
 
 
 def test_writes_alternate_and_survive_one_rotten_slot() -> None:
