@@ -207,7 +207,13 @@ def _verdict(found: Verification) -> str:
 
 @click.command("export")
 @click.argument("drive", type=drive_argument)
-@click.option("--to", "target", required=True, metavar="DIRECTORY", help="Where the objects go.")
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    metavar="DIRECTORY|URL",
+    help="A directory, or an S3 endpoint: https://HOST or https://HOST/BUCKET/PREFIX.",
+)
 @click.option(
     "--master-key", type=click.Path(path_type=Path), help="The appliance's master key file."
 )
@@ -227,11 +233,15 @@ def export_mirror(
     recovery_key: str | None,
     scratch: Path | None,
 ) -> None:
-    """Copy every readable object of one drive to a directory, without the service.
+    """Copy every readable object of one drive elsewhere, without the service.
 
     One drive of a mirror is enough, with the master key or the recovery key. The drive is
     only read. Objects go to DIRECTORY/buckets; manifest.jsonl beside them has each one's
     key, ETag, metadata and tags. Run again, it copies what is missing.
+
+    An S3 endpoint gets the same buckets, made where they are missing, or with a bucket in
+    the URL everything below its prefix. Credentials come from AWS_ACCESS_KEY_ID,
+    AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_CA_BUNDLE.
 
     \b
     Exit codes: 0 everything, 11 something could not be read (unreadable.jsonl names it).
@@ -240,6 +250,7 @@ def export_mirror(
     Examples:
       appliance mirror export /dev/sdb --to /mnt/rescue --master-key /root/master.key
       appliance mirror export sdb.img --to /mnt/rescue --recovery-key -
+      appliance mirror export /dev/sdb --to https://s3.example.com --master-key master.key
     """
     if (master_key is None) == (recovery_key is None):
         raise click.UsageError("give --master-key or --recovery-key")
@@ -271,7 +282,7 @@ def show_export(output: Output, found: Export) -> None:
         output.say(f"[bold red]cannot read[/] {name}: {plain(each.reason)}")
     if found.unreadable_count > len(found.unreadable):
         more = found.unreadable_count - len(found.unreadable)
-        output.say(f"and {more} more: see {plain(found.target)}/unreadable.jsonl")
+        output.say(f"and {more} more; a directory has all of them in unreadable.jsonl")
     if found.damaged_batches:
         output.say(
             f"[bold red]damaged log[/]: {plain(found.damaged_batches)}: what was stored by"

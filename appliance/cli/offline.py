@@ -20,7 +20,7 @@ from typing import IO, Any, Final, TypeVar
 import click
 
 from appliance.cli.context import Context
-from appliance.cli.output import Standing, size
+from appliance.cli.output import Standing
 from appliance.core import errors
 from appliance.core.documents import from_document
 
@@ -49,7 +49,6 @@ class _Run:
     told: queue.SimpleQueue[dict[str, Any] | None] = field(default_factory=queue.SimpleQueue)
     step: str = ""
     begun_s: float = 0.0
-    words: str = ""
     result: Any = None
     error: errors.ApplianceError | None = None
 
@@ -67,14 +66,14 @@ class _Run:
                 break
             document = self.told.get()
         if document is None:
-            return Standing(self.words, 0, 0, ended=True)
+            return Standing(self.step, 0, 0, ended=True)
         if "result" in document:
             self.result = document["result"]
         elif "error" in document:
             self.error = _error(document["error"])
         else:
             return self._standing(document["progress"])
-        return Standing(self.words, 0, 0, ended=True)
+        return Standing(self.step, 0, 0, ended=True)
 
     def _standing(self, progress: dict[str, Any]) -> Standing:
         text, done, total = progress["text"], progress["done"], progress["total"]
@@ -85,8 +84,7 @@ class _Run:
         eta_s = None
         if done and passed_s > ETA_AFTER_S:
             eta_s = passed_s * (total - done) / done
-        self.words = f"{text} ({size(done)} of {size(total)})" if total else text
-        return Standing(self.words, done, total, False, eta_s)
+        return Standing(text, done, total, False, eta_s)
 
 
 def run_tool(context: Context, kind: type[T], arguments: Sequence[str]) -> T:

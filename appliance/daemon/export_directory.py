@@ -18,11 +18,15 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
 from appliance.core.errors import Refused, Unreachable
+from appliance.core.exportnames import path_of_key
+from appliance.daemon.export_target import Told
+from appliance.objects.content import OpenObject
+from appliance.objects.export import StoredBucket, StoredObject, describe_bucket
 
 BUCKETS: Final = "buckets"
 INCOMING: Final = "incoming.part"
@@ -34,7 +38,7 @@ _ONE_PATH: Final = frozenset(
 
 
 class ExportDirectory:
-    """One run's target. Blocking; one thread."""
+    """One run's target, in a process that does nothing else: it blocks the event loop."""
 
     def __init__(self, root: Path) -> None:
         """Makes the directory. Raises ``Refused``, ``Unreachable``."""
@@ -54,30 +58,36 @@ class ExportDirectory:
             for name in LISTS:
                 self._lists[name] = (root / f"{_list(name)}.part").open("w", encoding="utf-8")
 
-    def has(self, path: str, size_bytes: int, modified_ns: int) -> bool:
-        """Whether an earlier run left exactly this there."""
+    async def bucket(self, bucket: StoredBucket) -> None:
+        """See ``Target``."""
+        self.note("buckets", describe_bucket(bucket))
+
+    def where(self, found: StoredObject) -> str:
+        """See ``Target``."""
+        return f"{found.bucket}/{path_of_key(found.key, is_folder=found.is_folder)}"
+
+    async def has(self, found: StoredObject, opened: OpenObject) -> bool:
+        """By size and time of modification."""
         try:
-            found = os.lstat(self._place(path))
+            there = os.lstat(self._place(found))
         except OSError:
             return False
-        times = {modified_ns}
-        if found.st_mtime_ns % _SECOND_NS == 0:
-            times.add(modified_ns - modified_ns % _SECOND_NS)  # a file system without fractions
-        return found.st_size == size_bytes and found.st_mtime_ns in times
+        times = {opened.info.modified_ns}
+        if there.st_mtime_ns % _SECOND_NS == 0:  # a file system without fractions
+            times.add(opened.info.modified_ns - opened.info.modified_ns % _SECOND_NS)
+        return there.st_size == opened.info.size_bytes and there.st_mtime_ns in times
 
-    async def store(self, path: str, pieces: AsyncIterator[bytes], modified_ns: int) -> int:
-        """Write an object's bytes under their path; how many there were. Durable on return. What
-        ``pieces`` raises leaves nothing behind. Raises ``Refused`` if this one path cannot be,
-        ``Unreachable``."""
-        place, incoming = self._place(path), self._root / INCOMING
-        size_bytes = 0
+    async def store(self, found: StoredObject, opened: OpenObject, told: Told) -> None:
+        """See ``Target``: whole under its path, and durable, or not there."""
+        place, incoming = self._place(found), self._root / INCOMING
+        times = (opened.info.modified_ns, opened.info.modified_ns)
         try:
             with incoming.open("wb") as file:
-                async for piece in pieces:
+                async for piece in opened.read():
                     file.write(piece)
-                    size_bytes += len(piece)
+                    told(file.tell())
                 file.flush()
-                os.utime(file.fileno(), ns=(modified_ns, modified_ns))
+                os.utime(file.fileno(), ns=times)
                 os.fsync(file.fileno())
             place.parent.mkdir(parents=True, exist_ok=True)
             incoming.rename(place)
@@ -88,15 +98,14 @@ class ExportDirectory:
         finally:
             with contextlib.suppress(OSError):
                 incoming.unlink(missing_ok=True)
-        return size_bytes
 
     def note(self, name: str, line: dict[str, Any]) -> None:
-        """One line more in a list."""
+        """See ``Target``."""
         with _whole(self._root):
             self._lists[name].write(json.dumps(line, ensure_ascii=False) + "\n")
 
-    def finish(self) -> None:
-        """The lists become those of this run; everything is durable on return."""
+    async def finish(self) -> None:
+        """See ``Target``; everything is durable on return."""
         with _whole(self._root):
             for name, file in self._lists.items():
                 file.flush()
@@ -111,15 +120,15 @@ class ExportDirectory:
                     part.rename(whole)
             os.sync()
 
-    def close(self) -> None:
-        """Idempotent; without ``finish`` the earlier lists stay."""
+    async def close(self) -> None:
+        """See ``Target``; without ``finish`` the earlier lists stay."""
         for name, file in self._lists.items():
             with contextlib.suppress(OSError):
                 file.close()
                 (self._root / f"{_list(name)}.part").unlink(missing_ok=True)
 
-    def _place(self, path: str) -> Path:
-        return self._root / BUCKETS / path
+    def _place(self, found: StoredObject) -> Path:
+        return self._root / BUCKETS / self.where(found)
 
 
 def _list(name: str) -> str:

@@ -8,33 +8,37 @@ only read.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, closing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar, cast
+from urllib.parse import unquote, urlsplit
 
 from appliance.control.keys.offline import OfflineKeys
 from appliance.core.documents import to_document
-from appliance.core.errors import ApplianceError, Refused, Unreachable
-from appliance.core.exportnames import path_of_key
+from appliance.core.errors import ApplianceError, InvalidInput, Refused, Unreachable
 from appliance.core.keywrap import MasterKey, RecoveryPrivate
 from appliance.core.offline import Export, Unreadable, batches, counted
 from appliance.core.ports import Progress
 from appliance.daemon.export_directory import ExportDirectory
+from appliance.daemon.export_s3 import ExportS3
+from appliance.daemon.export_target import Target
 from appliance.daemon.offline import Telling
 from appliance.daemon.offline_drive import Opened, object_context, opened_drive
 from appliance.daemon.offline_keys import read_key
 from appliance.engine.mirror.offline import LogFindings
 from appliance.engine.mirror.offline_engine import OfflineEngine
 from appliance.objects import export as stored
-from appliance.objects.content import OpenObject
 from appliance.objects.context import Context
+from appliance.runtime.clock import SystemClock
+from appliance.system.remote_s3 import RemoteAccount, RemoteS3
 
 T = TypeVar("T")
-NAMED_MAX: Final = 20
-"""Unreadable objects in the report; all of them are in a file beside the manifest."""
+NAMED_MAX: Final = 200
+"""Unreadable objects in the report; a directory has all of them in a file beside the manifest."""
 
 
 @dataclass(slots=True)
@@ -61,11 +65,11 @@ def export(
     """Copy everything to a directory. Blocking. Raises ``ApplianceError`` when nothing, or nothing
     more, can be copied; running it again goes on."""
     key = read_key(master_key, recovery_key)
-    target = Path(to)
-    if path.is_dir() and target.resolve().is_relative_to(path.resolve()):
+    inside = not is_endpoint(to) and Path(to).resolve().is_relative_to(path.resolve())
+    if inside and path.is_dir():
         raise Refused(f"cannot export to {to}: it is on the drive itself, which is only read")
     with opened_drive(path, scratch, telling) as opened:
-        counts = asyncio.run(_export(opened, key, target, telling))
+        counts = asyncio.run(_export(opened, key, to, telling))
         damaged = damaged_batches(opened.drive.log)
         return Export(
             path=str(path),
@@ -109,7 +113,7 @@ def _generator(found: AsyncIterator[T]) -> AsyncGenerator[T, None]:
 
 
 async def _export(
-    opened: Opened, key: MasterKey | RecoveryPrivate, root: Path, telling: Telling
+    opened: Opened, key: MasterKey | RecoveryPrivate, to: str, telling: Telling
 ) -> _Counts:
     engine = OfflineEngine(opened.drive)
     try:
@@ -118,13 +122,48 @@ async def _export(
             context = object_context(engine, keys, hashing)
             contracts = await stored.contracts(context)
             await _try_key(keys, contracts)
-            with closing(ExportDirectory(root)) as target:
+            async with _target(to) as target:
                 run = _Run(context, target, contracts, telling.progress("exporting"))
                 await run.everything()
-                await asyncio.to_thread(target.finish)
+                await target.finish()
                 return run.counts
     finally:
         await engine.close()
+
+
+@asynccontextmanager
+async def _target(to: str) -> AsyncIterator[Target]:
+    if not is_endpoint(to):
+        directory = ExportDirectory(Path(to))
+        try:
+            yield directory
+        finally:
+            await directory.close()
+        return
+    parts = urlsplit(to)
+    bucket, _, prefix = unquote(parts.path).strip("/").partition("/")
+    endpoint = f"{parts.scheme}://{parts.netloc}"
+    async with RemoteS3(
+        endpoint, _account(), SystemClock(), ca_file=os.environ.get("AWS_CA_BUNDLE")
+    ) as remote:
+        yield ExportS3(remote, bucket, f"{prefix}/" if prefix else "")
+
+
+def is_endpoint(to: str) -> bool:
+    """Whether a target is another S3 endpoint, not a directory."""
+    return to.startswith(("https://", "http://"))
+
+
+def _account() -> RemoteAccount:
+    """From the variables every S3 tool knows."""
+    access_key = os.environ.get("AWS_ACCESS_KEY_ID", "")
+    secret_key = os.environ.get("AWS_SECRET_ACCESS_KEY", "")
+    if not access_key or not secret_key:
+        raise InvalidInput(
+            "cannot export to an endpoint: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY first"
+        )
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    return RemoteAccount(access_key, secret_key, region)
 
 
 async def _try_key(keys: OfflineKeys, contracts: list[stored.StoredContract]) -> None:
@@ -146,7 +185,7 @@ class _Run:
     def __init__(
         self,
         context: Context,
-        target: ExportDirectory,
+        target: Target,
         contracts: list[stored.StoredContract],
         progress: Progress,
     ) -> None:
@@ -163,46 +202,41 @@ class _Run:
         for contract in self._contracts:
             for bucket in await stored.buckets(self._context, contract.contract_id):
                 self.counts.buckets += 1
-                self._target.note("buckets", stored.describe_bucket(bucket))
+                await self._target.bucket(bucket)
                 async with aclosing(_generator(stored.objects(self._context, bucket))) as found:
                     async for each in found:
                         await self._object(contract.contract_id, each)
         self._progress(self._total, self._total)
 
     async def _object(self, contract: str, found: stored.StoredObject) -> None:
-        opened = found.opened
+        counts, opened = self.counts, found.opened
         if opened is None:
             self._cannot(found, found.trouble)
             return
-        path = f"{found.bucket}/{path_of_key(found.key, is_folder=found.is_folder)}"
-        info = opened.info
-        counts = self.counts
-        if self._target.has(path, info.size_bytes, info.modified_ns):
-            counts.present += 1
-            counts.present_bytes += info.size_bytes
-        else:
-            try:
-                await self._target.store(path, self._bytes(opened), info.modified_ns)
-            except ApplianceError as error:
-                if isinstance(error, Unreachable):
-                    raise
-                self._cannot(found, str(error))
-                return
-            counts.copied += 1
-            counts.copied_bytes += info.size_bytes
-        where = {"contract": contract, "bucket": found.bucket, "key": found.key, "path": path}
-        self._target.note("manifest", where | stored.describe_object(info))
-        done = counts.copied + counts.copied_bytes + counts.present + counts.present_bytes
-        self._progress(min(done, self._total), self._total)
+        try:
+            size_bytes = opened.info.size_bytes
+            if await self._target.has(found, opened):
+                counts.present += 1
+                counts.present_bytes += size_bytes
+            else:
+                await self._target.store(found, opened, self._told)
+                counts.copied += 1
+                counts.copied_bytes += size_bytes
+        except Unreachable:
+            raise
+        except ApplianceError as error:
+            self._cannot(found, str(error))
+            return
+        where = {"contract": contract, "bucket": found.bucket, "key": found.key}
+        where["path"] = self._target.where(found)
+        self._target.note("manifest", where | stored.describe_object(opened.info))
+        self._told(0)
 
-    async def _bytes(self, opened: OpenObject) -> AsyncIterator[bytes]:
+    def _told(self, size_bytes: int) -> None:
+        """So many bytes of the object that is under way are copied."""
         counts = self.counts
-        before = counts.copied + counts.copied_bytes + counts.present + counts.present_bytes
-        size_bytes = 0
-        async for piece in opened.read():
-            yield piece
-            size_bytes += len(piece)
-            self._progress(min(before + size_bytes, self._total), self._total)
+        done = counts.copied + counts.copied_bytes + counts.present + counts.present_bytes
+        self._progress(min(done + size_bytes, self._total), self._total)
 
     def _cannot(self, found: stored.StoredObject, reason: str) -> None:
         self.counts.unreadable += 1

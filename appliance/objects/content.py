@@ -107,6 +107,11 @@ class OpenObject:
         sealed = b"".join([chunk async for chunk in chunks])
         return open_frame(contract_key, record.write_id, span, sealed)
 
+    async def part_sizes(self) -> list[int]:
+        """The sizes of the parts it was uploaded in, in bytes; empty for a plain object."""
+        runs = self._runs or await part_runs(self._context, self._view, self._record)
+        return [run.size_bytes for run in runs for _ in range(run.parts)]
+
     async def _pieces(self, offset: int, length: int) -> list[_Piece]:
         record = self._record
         if record.kind is not Kind.IN_PARTS:

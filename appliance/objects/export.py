@@ -145,8 +145,8 @@ def describe_object(info: ObjectInfo) -> dict[str, Any]:
         "modified_ns": info.modified_ns,
         "parts": info.parts,
         "content_type": attributes.content_type,
-        "headers": dict(attributes.headers),
-        "metadata": dict(attributes.metadata),
+        "headers": {name: as_text(value) for name, value in attributes.headers.items()},
+        "metadata": {name: as_text(value) for name, value in attributes.metadata.items()},
         "tags": dict(attributes.tags),
         "storage_class": attributes.storage_class,
         "checksum": None
@@ -158,6 +158,14 @@ def describe_object(info: ObjectInfo) -> dict[str, Any]:
         },
         "owner": _owner(info.owner),
     }
+
+
+def as_text(value: str) -> str:
+    """A stored header value, which holds one character a byte, as the text it is."""
+    try:
+        return value.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return value
 
 
 def _owner(owner: Owner) -> Mapping[str, str]:

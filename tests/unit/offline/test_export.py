@@ -11,7 +11,10 @@ import pytest
 from appliance.core.errors import NotFound, Refused
 from appliance.core.exportnames import key_of_path
 from appliance.core.offline import EXIT_LOST, Export
+from appliance.daemon import export_directory
 from appliance.daemon.offline_export import export
+from appliance.objects.content import OpenObject
+from appliance.objects.export import StoredObject
 from tests.unit.offline.house import House, digest, quiet
 
 
@@ -101,17 +104,17 @@ def test_an_interrupted_run_leaves_whole_files_and_goes_on(
     house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     to = tmp_path / "out"
-    from appliance.daemon import export_directory
-
     stored = 0
     original = export_directory.ExportDirectory.has
 
-    def fail(self: object, path: str, size_bytes: int, modified_ns: int) -> bool:
+    async def fail(
+        self: export_directory.ExportDirectory, found: StoredObject, opened: OpenObject
+    ) -> bool:
         nonlocal stored
         stored += 1
         if stored == 20:
             raise KeyboardInterrupt
-        return original(self, path, size_bytes, modified_ns)  # type: ignore[arg-type]
+        return await original(self, found, opened)
 
     with monkeypatch.context() as patch:
         patch.setattr(export_directory.ExportDirectory, "has", fail)
