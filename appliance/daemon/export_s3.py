@@ -1,7 +1,8 @@
 """Another S3 endpoint as the place where exported objects go.
 
 Owns how an object becomes one there: same key, content type, headers, metadata and tags; an object
-that was uploaded in parts goes out in the same parts, so that its ETag is the same. Buckets keep
+that was uploaded in parts goes out in the same parts, so that its ETag is the same (one whose parts
+are smaller than endpoints take goes out whole, under an ETag of its own). Buckets keep
 their names and are made where they are missing; or everything goes below a prefix of one bucket
 that is there. Invariant: the endpoint checks the MD5 of what it takes, and the ETag it answers must
 be the object's own wherever it is an MD5.
@@ -24,6 +25,7 @@ from appliance.objects.export import StoredBucket, StoredObject, as_text
 from appliance.objects.model import Attributes
 from appliance.system.remote_s3 import RemoteS3
 
+PART_BYTES_MIN: Final = 5 * 1024 * 1024
 _MD5: Final = re.compile(r"[0-9a-f]{32}(-\d+)?")
 _GONE: Final = frozenset({404})
 _MADE: Final = frozenset({409})
@@ -63,19 +65,21 @@ class ExportS3:
     async def store(self, found: StoredObject, opened: OpenObject, told: Told) -> None:
         """See ``Target``."""
         headers = _headers(opened.info.attributes)
-        runs = await opened.part_sizes()
-        if runs:
-            etag = await self._in_parts(found, opened, headers, runs, told)
+        sizes = await opened.part_sizes()
+        if sizes and min(sizes[:-1], default=PART_BYTES_MIN) >= PART_BYTES_MIN:
+            etag = await self._in_parts(found, opened, headers, sizes, told)
         else:
-            md5 = base64.b64encode(bytes.fromhex(opened.info.etag)).decode()
+            if not sizes:
+                md5 = base64.b64encode(bytes.fromhex(opened.info.etag)).decode()
+                headers["Content-MD5"] = md5
             answer = await self._remote.ask(
                 "PUT",
                 self.where(found),
-                headers=headers | {"Content-MD5": md5},
+                headers=headers,
                 body=partial(_told, opened, 0, opened.info.size_bytes, told),
                 size_bytes=opened.info.size_bytes,
             )
-            etag = _etag(answer.headers)
+            etag = "" if sizes else _etag(answer.headers)
         if _MD5.fullmatch(etag) and etag != opened.info.etag:
             raise Refused(f"the endpoint stored it with ETag {etag}, not {opened.info.etag}")
 

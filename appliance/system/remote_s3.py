@@ -145,7 +145,8 @@ class RemoteS3:
             raise Unreachable(f"cannot reach {self._base}: {trouble}; tried {TRIES} times")
         if answer.status // 100 == 2 or answer.status in allowed:
             return answer
-        words = answer.element("Message") or "no reason given"
+        silent = "check the credentials" if answer.status == 403 else "no reason given"
+        words = answer.element("Message") or silent
         raise Refused(f"{self._base} refused {method} {path}: {answer.code}: {words}")
 
     async def _once(

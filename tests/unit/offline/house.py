@@ -47,6 +47,7 @@ class House:
     home: Path
     contents: dict[tuple[str, str], bytes] = field(default_factory=dict)
     metadata: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+    part_bytes: int = 300_000
 
     @property
     def drives(self) -> tuple[Path, Path]:
@@ -67,9 +68,9 @@ class House:
         return master, recovery
 
 
-def build(home: Path, seed: int) -> House:
+def build(home: Path, seed: int, *, part_bytes: int = 300_000) -> House:
     """Make it and stop the store in good order. Drives may be mounted below ``home`` already."""
-    house = House(home)
+    house = House(home, part_bytes=part_bytes)
     home.mkdir(exist_ok=True)
     asyncio.run(_fill(house, random.Random(seed)))
     return house
@@ -123,7 +124,7 @@ async def _put_parts(
 ) -> None:
     attributes = Attributes(metadata={"in": "parts"})
     upload = await store.uploads.create(caller, bucket, "in/parts", attributes)
-    pieces = [rng.randbytes(size) for size in (300_000, 70_000, 5)]
+    pieces = [rng.randbytes(size) for size in (house.part_bytes, house.part_bytes, 5)]
     done = []
     for number, piece in enumerate(pieces, 1):
         part = await store.uploads.put_part(
