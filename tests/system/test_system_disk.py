@@ -121,6 +121,17 @@ def test_drives_and_a_key_are_all_that_a_new_machine_needs(tmp_path: Path) -> No
             assert "Recovered" in told
             _start(machine)
             check(machine)
+            shutil.copy(target, kept)
+            machine.stop_all()
+        second.detach()
+        with appliance(tmp_path / "one-drive") as machine:
+            shutil.copy(kept, machine.home / "state/master.key")
+            machine.start_all("m0")
+            until(lambda: "is alone" in machine.mirror()["reason"], "the mirror to wait")
+            machine.type("mirror", "resolve", "m0", "--force", "--confirm", "m0")
+            until(lambda: machine.mirror()["state"] == "degraded", "the one drive to serve")
+            until(lambda: len(machine.json("account", "list")) == 2, "the accounts")
+            check(machine)
             machine.stop_all()
 
 
