@@ -126,6 +126,8 @@ def test_drives_and_a_key_are_all_that_a_new_machine_needs(tmp_path: Path) -> No
         second.detach()
         with appliance(tmp_path / "one-drive") as machine:
             shutil.copy(kept, machine.home / "state/master.key")
+            with machine.config.open("a") as config:
+                config.write("\n[store]\nmissing_drive_wait_s = 2.0\n")
             machine.start_all("m0")
             until(lambda: "is alone" in machine.mirror()["reason"], "the mirror to wait")
             machine.type("mirror", "resolve", "m0", "--force", "--confirm", "m0")
