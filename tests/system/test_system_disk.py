@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -68,73 +69,94 @@ def _start(machine: Appliance) -> None:
     assert machine.mirror()["state"] == "in sync"
 
 
+@dataclass(slots=True)
+class Kept:
+    """What the old machine's customers have, and its keys, which lie outside of it."""
+
+    account: dict[str, Any]
+    other: dict[str, Any]
+    accounts: Any
+    authority: bytes
+    stored: dict[str, bytes]
+    recovery_key: str
+
+    def check(self, machine: Appliance) -> None:
+        """All of it is there, and one more object from now on."""
+        bucket, client = self.account["bucket"], _client(machine, self.account)
+        assert _read_all(client, bucket) == self.stored
+        head = client.head_object(Bucket=bucket, Key="large")
+        assert head["Metadata"] == {"kept": "large"}
+        buckets = {each["Name"] for each in client.list_buckets()["Buckets"]}
+        assert buckets == {bucket, "office-more"}
+        assert _read_all(_client(machine, self.other), self.other["bucket"]) == {"k": b"other"}
+        assert machine.json("account", "list") == self.accounts
+        assert Path(machine.json("status")["ca_file"]).read_bytes() == self.authority
+        client.put_object(Bucket=bucket, Key=f"by {machine.home.name}", Body=b"new")
+        self.stored[f"by {machine.home.name}"] = b"new"
+
+
+def _live(old: Appliance, first: LoopDrive, second: LoopDrive) -> Kept:
+    """The old machine's life, up to its sudden end."""
+    account = bring_up(old, first, second)
+    other = dict(old.json("account", "create", "archive"))
+    client = _client(old, account)
+    client.create_bucket(Bucket="office-more")
+    stored = _fill(client, account["bucket"], Random(1))
+    _client(old, other).put_object(Bucket=other["bucket"], Key="k", Body=b"other")
+    authority = Path(old.json("status")["ca_file"]).read_bytes()
+    accounts = old.json("account", "list")
+    old.kill_all()
+    recovery_key = RECOVERY.findall(old.setup_told)[0]
+    return Kept(account, other, accounts, authority, stored, recovery_key)
+
+
 def test_drives_and_a_key_are_all_that_a_new_machine_needs(tmp_path: Path) -> None:
     first = LoopDrive(tmp_path, "first", size_bytes=DRIVE_BYTES)
     second = LoopDrive(tmp_path, "second", size_bytes=DRIVE_BYTES)
+    copy = tmp_path / "kept.key"
     with attached(first, second):
         with appliance(tmp_path / "old") as old:
-            account = bring_up(old, first, second)
-            other = old.json("account", "create", "archive")
-            client = _client(old, account)
-            client.create_bucket(Bucket="office-more")
-            stored = _fill(client, account["bucket"], Random(1))
-            _client(old, other).put_object(Bucket=other["bucket"], Key="k", Body=b"other")
-            recovery_key = RECOVERY.findall(old.setup_told)[0]
-            authority = Path(old.json("status")["ca_file"]).read_bytes()
-            accounts = old.json("account", "list")
-            old.kill_all()  # and nothing of it is ever seen again, but for its master key
-        kept = tmp_path / "kept.key"
-        shutil.copy(tmp_path / "old/state/master.key", kept)
-        shutil.rmtree(tmp_path / "old")
-
-        def check(machine: Appliance) -> None:
-            client = _client(machine, account)
-            assert _read_all(client, account["bucket"]) == stored
-            head = client.head_object(Bucket=account["bucket"], Key="large")
-            assert head["Metadata"] == {"kept": "large"}
-            buckets = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
-            assert buckets == {account["bucket"], "office-more"}
-            assert _read_all(_client(machine, other), other["bucket"]) == {"k": b"other"}
-            assert machine.json("account", "list") == accounts
-            assert Path(machine.json("status")["ca_file"]).read_bytes() == authority
-            fresh = f"written by {machine.home.name}"
-            client.put_object(Bucket=account["bucket"], Key=fresh, Body=b"new")
-            stored[fresh] = b"new"
-
+            kept = _live(old, first, second)
+        shutil.copy(old.home / "state/master.key", copy)
+        shutil.rmtree(old.home)
         with appliance(tmp_path / "wrong-key") as machine:
             machine.start_all("m0")
             until(lambda: _complains(machine), "the wrong master key to be told")
             machine.stop_all()
         with appliance(tmp_path / "master-key") as machine:
-            shutil.copy(kept, machine.home / "state/master.key")
+            shutil.copy(copy, machine.home / "state/master.key")
             _start(machine)
-            check(machine)
+            kept.check(machine)
             machine.kill_all()
-        kept.unlink()
+        copy.unlink()
         with appliance(tmp_path / "recovery-key") as machine:
-            (machine.home / "state/master.key").unlink()
+            target = machine.home / "state/master.key"
+            target.unlink()
             paper = tmp_path / "paper.txt"
-            paper.write_text(recovery_key.lower())
-            target = str(machine.home / "state/master.key")
-            arguments = ("--recovery-key", str(paper), "--to", target)
-            told = machine.type("keys", "recover", first.node, *arguments)
-            assert "Recovered" in told
+            paper.write_text(kept.recovery_key.lower())
+            options = ("--recovery-key", str(paper), "--to", str(target))
+            assert "Recovered" in machine.type("keys", "recover", first.node, *options)
             _start(machine)
-            check(machine)
-            shutil.copy(target, kept)
+            kept.check(machine)
+            shutil.copy(target, copy)
             machine.stop_all()
         second.detach()
         with appliance(tmp_path / "one-drive") as machine:
-            shutil.copy(kept, machine.home / "state/master.key")
-            with machine.config.open("a") as config:
-                config.write("\n[store]\nmissing_drive_wait_s = 2.0\n")
-            machine.start_all("m0")
-            until(lambda: "is alone" in machine.mirror()["reason"], "the mirror to wait")
-            machine.type("mirror", "resolve", "m0", "--force", "--confirm", "m0")
-            until(lambda: machine.mirror()["state"] == "degraded", "the one drive to serve")
-            until(lambda: len(machine.json("account", "list")) == 2, "the accounts")
-            check(machine)
+            shutil.copy(copy, machine.home / "state/master.key")
+            _serve_from_one(machine)
+            kept.check(machine)
             machine.stop_all()
+
+
+def _serve_from_one(machine: Appliance) -> None:
+    """A drive alone on a new machine serves only once an operator says so."""
+    with machine.config.open("a") as config:
+        config.write("\n[store]\nmissing_drive_wait_s = 2.0\n")
+    machine.start_all("m0")
+    until(lambda: "is alone" in machine.mirror()["reason"], "the mirror to wait")
+    machine.type("mirror", "resolve", "m0", "--force", "--confirm", "m0")
+    until(lambda: machine.mirror()["state"] == "degraded", "the one drive to serve")
+    until(lambda: len(machine.json("account", "list")) > 1, "the accounts")
 
 
 def _complains(machine: Appliance) -> bool:
