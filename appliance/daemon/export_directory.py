@@ -27,6 +27,7 @@ from appliance.core.exportnames import path_of_key
 from appliance.daemon.export_target import Told
 from appliance.objects.content import OpenObject
 from appliance.objects.export import StoredBucket, StoredObject, describe_bucket
+from appliance.system.files import flush_file_system
 
 BUCKETS: Final = "buckets"
 INCOMING: Final = "incoming.part"
@@ -118,7 +119,7 @@ class ExportDirectory:
                     whole.unlink(missing_ok=True)
                 else:
                     part.rename(whole)
-            os.sync()
+            flush_file_system(self._root)
 
     async def close(self) -> None:
         """See ``Target``; without ``finish`` the earlier lists stay."""

@@ -39,6 +39,18 @@ def _faults(drive: str, operation: str) -> Iterator[None]:
         raise DriveFault(drive, operation, number, error.strerror or str(error)) from error
 
 
+def flush_file_system(path: str | os.PathLike[str]) -> None:
+    """Everything written to the file system of ``path``, names too, is on stable storage on return
+    (syncfs; sync would wait for every other device as well). Raises ``OSError``."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if _LIBC.syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), os.fspath(path))
+    finally:
+        os.close(descriptor)
+
+
 def check_path(drive: str, path: str) -> str:
     """``path`` if it is relative and stays inside. Raises ``DriveFault`` (EINVAL)."""
     if path.startswith("/") or "\0" in path or ".." in path.split("/"):

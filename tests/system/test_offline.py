@@ -19,7 +19,7 @@ from tests.system.service import PROGRAMS
 from tests.unit.offline.house import House, build
 
 pytestmark = [
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
     pytest.mark.needs("mkfs.xfs", "losetup", "xfs_metadump", "xfs_mdrestore"),
 ]
 IMAGE_BYTES: Final = 320 * 1024 * 1024
@@ -41,7 +41,7 @@ class Wreck:
             check=False,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
 
     def json(self, *arguments: str | Path, code: int = 0) -> Any:
