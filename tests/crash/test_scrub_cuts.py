@@ -45,6 +45,9 @@ def test_commits_releases_and_recycling_go_on_meanwhile(machine: Machine) -> Non
         if piece % 3 == 0:
             store.checkpoint()
             store.step()
+            for _ in range(8):
+                machine.clock.sleep_s(1)
+                store.work()
         if piece == 4:
             for number in range(5, 31, 5):
                 commit(store, delete(b"large %d" % number, 9000 + number))

@@ -153,6 +153,9 @@ class Committer:
         def admitted() -> bool:
             return self._room.admits_puts(self._segment_size_bytes)
 
+        if not self._room.keeps_enough():
+            # Deletes are admitted all the same; but what is kept for them must not run out.
+            self.relieve(self._room.keeps_enough)
         if admitted():
             return True
         puts = any(order.value is not None for commit in commits for order in commit.orders)

@@ -42,10 +42,15 @@ from appliance.engine.mirror.victims import Victims, Zeal
 
 MOVE_BYTES: Final = 512 * 1024
 """Records in one batch of moves: what a client's commit may have to wait for."""
+MOVES_IN_A_SEGMENT: Final = 16
+"""At least: a segment is left behind with less than a batch's room unused."""
 ENTRIES_AT_ONCE: Final = 1024
 """Records looked up in the index for one batch."""
 RELIEF_SEGMENTS_MAX: Final = 4
 """Segments compacted while commits wait, before one is refused for want of room."""
+OUTCOMES_AT_ONCE: Final = 256
+LAST_SEGMENT_SHARE: Final = 0.8
+"""What may live in a segment that is moved to the last free one."""
 POLL_S: Final = 0.002
 STUCK_S: Final = 1.0
 """How long a segment rests for which there is no room to move to."""
@@ -105,11 +110,13 @@ class Compactor:
         self._spawn = spawn
         self._checkpoint = checkpoint
         self._victims = Victims(state)
+        self._move_bytes = min(MOVE_BYTES, state.segment_size_bytes // MOVES_IN_A_SEGMENT)
         self._victim: _Victim | None = None
         self._relocated: list[_Relocated] = []
         self._not_before_s = float("-inf")
         self._commits_seen = 0
         self._is_idle = False
+        self._is_undisturbed = False
 
     # -- the usual way: a little at each turn ------------------------------------------------------
 
@@ -173,6 +180,13 @@ class Compactor:
     def compact(self, zeal: Zeal) -> bool:
         """Compact and free one segment before this returns; False if none is worth it or the index
         cannot be flushed now. Raises ``Stopped``."""
+        self._is_undisturbed = True
+        try:
+            return self._compact(zeal)
+        finally:
+            self._is_undisturbed = False
+
+    def _compact(self, zeal: Zeal) -> bool:
         if self._victim is None:
             self._choose(zeal)
         victim = self._victim
@@ -217,8 +231,9 @@ class Compactor:
 
     def _step(self, victim: _Victim) -> bool:
         """One piece of it; whether anything was done."""
-        size = self._state.segment_size_bytes
-        if not victim.is_over and not self._room.admits_moves(MOVE_BYTES, size):
+        if not victim.is_over and not self._room.admits_moves(
+            self._move_bytes, last=self._gets_back(victim)
+        ):
             return False
         if victim.outcomes:
             self._write(victim, _taken(victim.outcomes))
@@ -229,6 +244,13 @@ class Compactor:
         if victim.is_over:
             self._finish(victim)
         return True
+
+    def _gets_back(self, victim: _Victim) -> bool:
+        """Whether, moved without a commit in between, it frees a segment for less than one."""
+        if not self._is_undisturbed:
+            return False
+        kept = self._state.index.segments().get(victim.state.segment, 0)
+        return kept <= LAST_SEGMENT_SHARE * self._state.segment_size_bytes
 
     def _finish(self, victim: _Victim) -> None:
         through = self._state.planner.tail.sequence
@@ -288,7 +310,7 @@ class Compactor:
 
     def _needed(self, victim: _Victim) -> list[LogRecord]:
         """What of the next entries must be logged again, as the index has it now."""
-        entries = _first_of(victim.entries)
+        entries = _first_of(victim.entries, self._move_bytes)
         keys: dict[bytes, list[bytes]] = {}
         for record, _ in entries:
             if record.key:
@@ -363,16 +385,16 @@ class Compactor:
 
 
 def _taken(queue: deque[LogRecord]) -> list[LogRecord]:
-    return [queue.popleft() for _ in range(min(len(queue), ENTRIES_AT_ONCE))]
+    return [queue.popleft() for _ in range(min(len(queue), OUTCOMES_AT_ONCE))]
 
 
-def _first_of(queue: deque[Entry]) -> list[Entry]:
+def _first_of(queue: deque[Entry], size_bytes: int) -> list[Entry]:
     """The first entries, few enough for one batch; at least one."""
     taken: list[Entry] = []
     size = 0
     while queue and len(taken) < ENTRIES_AT_ONCE:
         size += queue[0].location.length
-        if taken and size > MOVE_BYTES:
+        if taken and size > size_bytes:
             break
         taken.append(queue.popleft())
     return taken

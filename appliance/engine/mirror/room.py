@@ -30,6 +30,9 @@ SHORT_SHARE: Final = 20
 """Room is short when less than this part of a drive is left above the reserve."""
 SURPLUS_SHARE: Final = 16
 """Of the used segments, so many may be free besides before their room is given back."""
+GIVE_ALL_SHARE: Final = 40
+"""All that are free besides are given back when less than this part of a drive is left for files:
+not before, for a segment that is made anew is written once more."""
 
 Spawn: TypeAlias = Callable[[Callable[[], None]], None]
 """Runs a call beside the committer, or at once where there are no threads."""
@@ -93,17 +96,23 @@ class RoomKeeper:
             self.look()
         if self._fits(2 * (self._target_bytes + BATCH_HEADER_BYTES), segment_size_bytes):
             return self.has_space
-        while len(state.planner.table.free()) <= SEGMENTS_KEPT:
+        while state.planner.table.free_count <= SEGMENTS_KEPT:
             if not self._may_prepare() or not self.prepare():
                 return False
         return self.has_space
 
-    def admits_moves(self, size_bytes: int, segment_size_bytes: int) -> bool:
-        """Whether compaction may log so many bytes without taking the last free segment."""
+    def keeps_enough(self) -> bool:
+        """Whether what puts leave alone is there, or can be made whenever it is wanted."""
+        state = self._state
+        lacking = SEGMENTS_KEPT - state.planner.table.free_count
+        return lacking <= 0 or self.space.free_bytes >= (lacking + 1) * state.segment_size_bytes
+
+    def admits_moves(self, size_bytes: int, *, last: bool = False) -> bool:
+        """Whether compaction may log so many bytes; ``last``: even in the last free segment."""
         table = self._state.planner.table
-        if self._fits(size_bytes + BATCH_HEADER_BYTES, segment_size_bytes):
+        if self._fits(size_bytes + BATCH_HEADER_BYTES, self._state.segment_size_bytes):
             return True
-        return len(table.free()) > 1 or self.prepare()
+        return table.free_count > (0 if last else 1) or self.prepare()
 
     def _fits(self, size_bytes: int, segment_size_bytes: int) -> bool:
         tail = self._state.planner.tail
@@ -122,7 +131,7 @@ class RoomKeeper:
     @property
     def is_short(self) -> bool:
         """Whether what is dead should make room now, sooner than it would at leisure."""
-        free = len(self._state.planner.table.free()) - SEGMENTS_KEPT
+        free = self._state.planner.table.free_count - SEGMENTS_KEPT
         room = self.space.free_bytes - self._state.reserve_bytes
         room += max(free, 0) * self._state.segment_size_bytes
         return room < self.space.total_bytes // SHORT_SHARE
@@ -132,9 +141,9 @@ class RoomKeeper:
         """Free segments whose room files could use better."""
         table, kept = self._state.planner.table, self._wanted
         room = self.space.free_bytes - self._state.reserve_bytes
-        if room >= self.space.total_bytes // SHORT_SHARE:
+        if room >= self.space.total_bytes // GIVE_ALL_SHARE:
             kept += len(table.used()) // SURPLUS_SHARE
-        return max(len(table.free()) - kept, 0)
+        return max(table.free_count - kept, 0)
 
     def give_back(self) -> bool:
         """Unlink one free segment nobody needs, on every member; whether there was one. Not while a
@@ -181,7 +190,7 @@ class RoomKeeper:
         """Begin one more free segment if fewer than wanted are there, the one the next puts enter
         included. Does not wait."""
         self._harvest(wait=False)
-        short = len(self._state.planner.table.free()) < self._wanted
+        short = self._state.planner.table.free_count < self._wanted
         if short and self._preparation is None and self._may_prepare():
             self._begin()
 

@@ -8,14 +8,15 @@ segment id whose file was removed is never used again, so a location never means
 
 from __future__ import annotations
 
+import errno
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
 from awscrt.checksums import crc32c
 
-from appliance.core.errors import Damaged
+from appliance.core.errors import Damaged, DriveFault
 from appliance.core.ports import Buffer, Volume
 from appliance.engine.mirror.format import BLOCK_BYTES, Manifest, ManifestEntry
 
@@ -70,7 +71,8 @@ def decode_segment_header(data: Buffer) -> SegmentHeader:
 
 def prepare_segment(volume: Volume, header: SegmentHeader) -> None:
     """Make a segment of really written zeros, durable on return. Any thread; touches no other file.
-    Raises ``DriveFault``; what is left then is removed by ``remove_unfinished``.
+    Raises ``DriveFault``; what is left then is removed by ``remove_unfinished``, at once if the
+    drive is only full.
 
     Really written, so that an append later changes no metadata of the file system: one write, one
     flush. Crash points: before the rename the unfinished file is dropped at the next open; after it
@@ -88,6 +90,10 @@ def prepare_segment(volume: Volume, header: SegmentHeader) -> None:
             file.write_at(offset, zeros[: header.size_bytes - offset])
         file.write_at(0, encode_segment_header(header))
         file.flush()
+    except DriveFault as fault:
+        if fault.errno in {errno.ENOSPC, errno.EDQUOT}:
+            volume.unlink(temporary)
+        raise
     finally:
         file.close()
     volume.rename(temporary, path)
@@ -125,13 +131,14 @@ class SegmentTable:
 
     def __init__(
         self,
-        states: Iterable[SegmentState] = (),
+        states: Collection[SegmentState] = (),
         *,
         next_segment: int = 1,
         listed: Iterable[int] = (),
     ) -> None:
         """``listed``: the segments the newest manifest in the log names."""
         self._states = {state.segment: state for state in states}
+        self._free = {state.segment for state in states if not state.first_sequence}
         self._next_segment = max([next_segment, *(s + 1 for s in self._states)])
         self._listed = frozenset(listed)
 
@@ -150,7 +157,12 @@ class SegmentTable:
 
     def free(self) -> list[SegmentState]:
         """By id: the first is entered next."""
-        return [state for state in self.states() if not state.first_sequence]
+        return [self._states[segment] for segment in sorted(self._free)]
+
+    @property
+    def free_count(self) -> int:
+        """How many are free; asked before every batch."""
+        return len(self._free)
 
     def next_to_prepare(self) -> SegmentState:
         """The segment to prepare when more free ones are wanted; then call ``prepared``."""
@@ -160,6 +172,7 @@ class SegmentTable:
         """A free segment exists on every in-sync drive from now on."""
         assert state.segment not in self._states and state.segment >= self._next_segment
         self._states[state.segment] = replace(state, first_sequence=0, last_sequence=0)
+        self._free.add(state.segment)
         self._next_segment = state.segment + 1
 
     def recycled(self, segment: int) -> SegmentState:
@@ -167,6 +180,7 @@ class SegmentTable:
         state = self._states[segment]
         fresh = SegmentState(segment, state.generation + 1)
         self._states[segment] = fresh
+        self._free.add(segment)
         return fresh
 
     def removable(self) -> list[SegmentState]:
@@ -178,6 +192,7 @@ class SegmentTable:
         """The segment's file is unlinked on every in-sync drive."""
         assert not self._states[segment].first_sequence
         del self._states[segment]
+        self._free.discard(segment)
 
     def manifest_on_entering(self, segment: int, sequence: int) -> Manifest:
         """The manifest for the first batch, ``sequence``, of a free segment."""
@@ -197,3 +212,4 @@ class SegmentTable:
             return
         self._listed = frozenset([*(s.segment for s in self.used()), segment])
         self._states[segment] = replace(state, first_sequence=sequence, last_sequence=sequence)
+        self._free.discard(segment)

@@ -30,7 +30,7 @@ class Zeal(enum.Enum):
 
     BUSY = (0.30, 0.20)
     IDLE = (0.12, 0.10)
-    SHORT = (0.0, 0.02)
+    SHORT = (0.0, 0.05)
     TRANSFER = (1.0, ALL_DEAD_SHARE)
     """A state transfer copies segments: it shall not follow more of them than must change."""
 
