@@ -157,6 +157,11 @@ class StoreSection:
         "How long a call may take on a drive whose peer has answered before it counts as failed.",
         **between(1, 600),
     )
+    read_errors_advised: int = setting(
+        10,
+        "After so many read errors since it was claimed a drive is advised for replacement.",
+        **between(1, 1_000_000),
+    )
     crash_limit: int = setting(
         3,
         "After so many crashes on the same data the store starts for reading alone; 0 for never.",

@@ -54,6 +54,7 @@ class StoreRole:
             deadline_s=section.drive_deadline_s,
             resync_pace=Pace(section.resync_limit_mib_s, section.resync_busy_percent),
             resync_threads=section.resync_threads,
+            read_errors_advised=section.read_errors_advised,
             crash_limit=section.crash_limit,
             crash_window_s=section.crash_window_s,
             scrub_every_s=section.scrub_interval_days * DAY_S,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,6 @@ from appliance.core.errors import (
     EngineError,
     NoSpace,
 )
-from appliance.engine.mirror.assembled import Orders
 from appliance.engine.mirror.blob import blob_path
 from appliance.engine.mirror.messages import Order
 from appliance.engine.mirror.place import InlinePlace, decode_place
@@ -22,7 +22,7 @@ from appliance.engine.mirror.segment import segment_path
 from appliance.engine.mirror.state import Stopped
 from tests.crash.acts import blob_of, bring_back, commit, delete, put
 from tests.crash.history import PARTITION, History, Oracle
-from tests.crash.machine import Machine
+from tests.crash.machine import SETTINGS, Machine
 from tests.crash.simulated import Operation
 
 
@@ -177,172 +177,6 @@ def test_a_rotten_log_is_repaired_at_the_start(machine: Machine) -> None:
         assert reader.read_blob(blob_of(machine, b"k4"), 0, 3000) == b"x" * 3000
 
 
-def test_a_double_fault_in_the_log_is_reported_and_read_only(machine: Machine) -> None:
-    store = machine.open()
-    for number in range(1, 10):
-        commit(store, put(b"k%d" % number, number))
-    place = decode_place(blob_of(machine, b"k4").place)
-    assert isinstance(place, InlinePlace)
-    machine.drop_store()
-    for disk in machine.disks.values():
-        disk.flip(segment_path(place.location.segment), place.location.offset + 90)
-    shutil.rmtree(machine.index_directory)
-    machine.index_directory.mkdir()
-    store = machine.open()
-    assert store.losses
-    assert "batches 5 to 5" in store.losses[0]
-    assert store.stopped
-    assert [one.words() for one in store.lost] == [f"{PARTITION}/k4"]
-    with pytest.raises(Stopped):
-        store.commit([put(b"new", 100)])
-    with machine.reader() as reader:
-        found = [r.key for r in reader.scan(PARTITION, b"", b"\xff", 100, False)]
-    assert found == [b"k%d" % n for n in range(1, 10) if n != 4], "all that is left can be read"
-    machine.drop_store()
-    assert machine.open().losses, "what was shown meanwhile is not believed"
-
-
-def test_a_lost_batch_is_named_record_by_record_and_is_back_with_its_drive(
-    machine: Machine,
-) -> None:
-    """With the index current, behind, and with only part of the batch readable."""
-    store = machine.open()
-    commit(store, put(b"kept", 1))
-    store.checkpoint()
-    machine.remember_index()
-    orders = [Order(b"k%02d" % n, b"0:", b"", b"z" * 2000) for n in range(20)]
-    orders += [Order(b"kept", None)]
-    commit(store, put(b"", 2)._replace(orders=orders))
-    commit(store, put(b"after", 3))
-    place = decode_place(blob_of(machine, b"k07").place)
-    assert isinstance(place, InlinePlace)
-    names = [f"{PARTITION}/k{n:02d}" for n in range(20)]
-    path = segment_path(place.location.segment)
-    machine.drop_store()
-    images = {name: disk.image() for name, disk in machine.disks.items()}
-    for disk in machine.disks.values():
-        disk.flip(path, place.location.offset + 90)
-        disk.overwrite(path, place.location.offset + 6000, bytes(3000))
-    shutil.rmtree(machine.index_directory)
-    shutil.copytree(machine._older_index, machine.index_directory)
-    store = machine.open()
-    told = {one.words() for one in store.lost}
-    assert set(names) | {f"{PARTITION}/kept (its deletion)"} >= told
-    assert len(told) >= 18, "all but what the zeros took"
-    assert f"{PARTITION}/kept (its deletion)" in told
-    machine.drop_store()
-    machine.disks["drive-b"].restore_image(images["drive-b"])
-    store = machine.open()
-    assert not store.losses
-    with machine.reader("drive-a") as reader:
-        found = [r.key for r in reader.scan(PARTITION, b"", b"\xff", 100, False)]
-    assert found == [b"after", *(b"k%02d" % n for n in range(20))]
-
-
-def test_a_drive_that_does_not_keep_repairs_is_left_out(machine: Machine) -> None:
-    """It is not two halves that are served: the other one has everything."""
-    store = machine.open()
-    for number in range(1, 10):
-        commit(store, put(b"k%d" % number, number))
-    place = decode_place(blob_of(machine, b"k9").place)
-    assert isinstance(place, InlinePlace)
-    machine.drop_store()
-    shutil.rmtree(machine.index_directory)
-    machine.index_directory.mkdir()
-    disk = machine.disks["drive-b"]
-    disk.overwrite(segment_path(place.location.segment), place.location.offset - 128, bytes(8192))
-
-    def lose(operation: Operation) -> None:
-        if operation.kind == "write" and operation.path.startswith("log/"):
-            disk.lost_writes.add(operation.number)
-
-    disk.hook = lose
-    for orders in (Orders(waited=True), Orders(waited=True, accept_losses=True)):
-        store = machine.open(orders=orders)
-        assert not store.losses
-        assert list(store.members) == ["drive-a"]
-        with machine.reader() as reader:
-            assert len(reader.scan(PARTITION, b"", b"\xff", 100, False)) == 9
-        machine.drop_store()
-
-
-def test_halves_that_contradict_each_other_wait_for_a_choice(machine: Machine) -> None:
-    """Accepting losses is not enough: which one is right, only an operator knows."""
-    store = machine.open()
-    commit(store, put(b"k", 1))
-    machine.drop_store()
-    images = {name: disk.image() for name, disk in machine.disks.items()}
-    witness = machine.witness.image()
-    for number, drive in enumerate(machine.disks, 2):
-        machine.open(drive, witness=False, orders=Orders(waited=True, forced=True))
-        assert machine.store is not None
-        commit(machine.store, put(b"of %s" % drive.encode(), number))
-        machine.drop_store()
-        # Only the log is what it became: a misdirected history under one vote.
-        disk = machine.disks[drive]
-        mixed = {**disk.image(), "superblock": images[drive]["superblock"]}
-        disk.restore_image(mixed)
-    machine.witness.restore_image(witness)
-    for accept in (False, True):
-        store = machine.open(orders=Orders(waited=True, accept_losses=accept))
-        assert any("different batches" in loss for loss in store.losses)
-        machine.drop_store()
-    orders = Orders(waited=True, accept_losses=True, chosen="drive-b")
-    store = machine.open(orders=orders)
-    assert list(store.members) == ["drive-b"]
-    with machine.reader() as reader:
-        assert reader.read(PARTITION, [b"of drive-b"]) != [None]
-    commit(store, put(b"more", 9))
-
-
-def test_accepted_losses_are_remembered_on_every_drive(machine: Machine) -> None:
-    """Also by a drive that joins later, and by one alone; what is lost after that is told anew."""
-    store = machine.open()
-    for number in range(1, 10):
-        commit(store, put(b"k%d" % number, number))
-
-    def ruin(key: bytes) -> None:
-        place = decode_place(blob_of(machine, key).place)
-        assert isinstance(place, InlinePlace)
-        machine.drop_store()
-        for disk in machine.disks.values():
-            disk.flip(segment_path(place.location.segment), place.location.offset + 90)
-        forget_index()
-
-    def forget_index() -> None:
-        machine.drop_store()
-        shutil.rmtree(machine.index_directory)
-        machine.index_directory.mkdir()
-
-    ruin(b"k4")
-    assert len(machine.open().losses) == 2, "one line for each drive"
-    machine.drop_store()
-    store = machine.open(orders=Orders(waited=True, accept_losses=True))
-    assert not store.losses
-    assert any("accepted" in alert for alert in machine.alerts)
-    commit(store, put(b"new", 100))
-    for _ in range(2):
-        forget_index()
-        store = machine.open()
-        assert store.losses == []
-        with machine.reader() as reader:
-            found = [r.key for r in reader.scan(PARTITION, b"", b"\xff", 100, False)]
-        assert sorted([b"new", *(b"k%d" % n for n in range(1, 10) if n != 4)]) == found
-    store.lose("drive-b", "broken")
-    machine.disks["drive-b"].restore_image({"": None})
-    bring_back(machine, "drive-b")
-    forget_index()
-    store = machine.open("drive-b")
-    assert store.losses == []
-    machine.drop_store()
-    machine.open()
-    bring_back(machine, "drive-a")
-    ruin(b"k7")
-    store = machine.open()
-    assert len(store.losses) == 2
-    assert all("batches 8 to 8" in loss for loss in store.losses)
-
-
 def test_released_blobs_and_orphans_go(machine: Machine) -> None:
     store = machine.open()
     order = put(b"k", 1)._replace(orders=[Order(b"k", b"0:", b"", machine.stage(b"q" * 100_000))])
@@ -386,3 +220,50 @@ def test_a_drive_that_hangs_alone_is_failed(machine: Machine) -> None:
     _be_late(machine, "drive-a", 1)
     commit(store, put(b"k", 1))
     assert list(store.members) == ["drive-b"]
+
+
+def test_read_errors_are_counted_over_lives_and_past_a_threshold_it_is_advised(
+    machine: Machine,
+) -> None:
+    advised = replace(SETTINGS, read_errors_advised=3)
+    for number in range(1, 5):
+        store = machine.open(settings=advised)
+        commit(store, put(b"k%d" % number, number))
+        commit(store, put(b"other", 100 + number))
+        place = decode_place(blob_of(machine, b"k%d" % number).place)
+        assert isinstance(place, InlinePlace)
+        path = segment_path(place.location.segment)
+        machine.disks["drive-b"].flip(path, place.location.offset + place.location.length - 7)
+        assert store.repair("drive-b", blob_of(machine, b"k%d" % number).place)
+        told = {member.drive_id: member for member in store.health().members}
+        assert (told["drive-a"].read_errors, told["drive-b"].read_errors) == (0, number)
+        assert ("replace it" in told["drive-b"].reason) == (number >= 3)
+        assert told["drive-a"].reason == ""
+        store.step()
+        assert any("replace it" in alert for alert in machine.alerts) == (number >= 3)
+        machine.clock.sleep_s(3700)
+        store.step()  # the heartbeat takes the count along
+        machine.drop_store()
+
+
+def test_a_drive_that_lied_about_a_flush_is_told_with_its_serial(machine: Machine) -> None:
+    store = machine.open()
+    commit(store, put(b"a", 1))
+    disk = machine.disks["drive-b"]
+
+    def lose(operation: Operation) -> None:
+        if operation.kind == "write" and operation.path.startswith("log/"):
+            disk.lost_writes.add(operation.number)
+
+    disk.hook = lose
+    for number in range(2, 8):
+        commit(store, put(b"k%d" % number, number))
+    machine.drop_store()
+    disk.hook = None
+    store = machine.open()
+    assert store.recovery.lied == ["drive-b"]
+    alerts = [alert for alert in machine.alerts if "had confirmed" in alert]
+    assert alerts
+    assert all("drive drive-b (serial " in alert for alert in alerts)
+    with machine.reader("drive-b") as reader:
+        assert None not in reader.read(PARTITION, [b"k%d" % number for number in range(2, 8)])

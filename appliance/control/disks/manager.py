@@ -328,7 +328,18 @@ class Disks:
         """Every drive the machine shows now."""
         async with self._reality.lock:
             drives = await self._reality.scan()
-        return [self._drive_report(drive) for drive in drives]
+        told = [await self._health_of(name) for name in self.mirrors()]
+        words = {
+            member.drive_id: member.reason
+            for health in told
+            if health is not None
+            for member in health.members
+            if member.in_sync and member.reason
+        }
+        return [
+            reports.with_advice(self._drive_report(drive), words.get(drive.drive_id, ""))
+            for drive in drives
+        ]
 
     def _drive_report(self, drive: Drive) -> DriveReport:
         reality = self._reality

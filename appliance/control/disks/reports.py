@@ -131,6 +131,13 @@ def drive_report(
     return DriveReport(drive, DriveState.CLAIMABLE)
 
 
+def with_advice(report: DriveReport, advice: str) -> DriveReport:
+    """With what its store thinks of a drive in service."""
+    if not advice:
+        return report
+    return dataclasses.replace(report, reasons=(*report.reasons, advice))
+
+
 def mirror_report(
     assembly: Assembly, health: Health | None, resyncs: Resyncs, present: Mapping[str, PresentDrive]
 ) -> MirrorReport:

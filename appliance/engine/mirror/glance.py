@@ -13,6 +13,7 @@ from appliance.engine.interface import Health, MemberHealth, Question
 from appliance.engine.interface import MirrorState as Condition
 from appliance.engine.mirror.assembled import MayForce, WentApart
 from appliance.engine.mirror.lost import NAMES_MAX
+from appliance.engine.mirror.member import Member
 from appliance.engine.mirror.reading_alone import ReadingAlone
 from appliance.engine.mirror.state import MirrorState
 from appliance.engine.mirror.transfer import ResyncProgress
@@ -42,7 +43,14 @@ def health_of(
     """``resync_drive`` is being brought in, empty while none is; ``progress`` is that transfer's,
     or the last one's."""
     in_sync = [
-        MemberHealth(drive, True, True, read_errors=member.read_errors, repaired=member.repaired)
+        MemberHealth(
+            drive,
+            True,
+            True,
+            advice_words(state, member),
+            read_errors=member.read_errors_ever,
+            repaired=member.repaired,
+        )
         for drive, member in sorted(state.members.items())
     ]
     question = reading.question
@@ -83,6 +91,14 @@ def _away(state: MirrorState) -> list[MemberHealth]:
         MemberHealth(drive, False, True, reason, detached=True)
         for drive, reason in sorted(kept.items())
     ]
+
+
+def advice_words(state: MirrorState, member: Member) -> str:
+    """That a drive should be replaced before it fails; empty while it is good enough."""
+    count = member.read_errors_ever
+    if count < state.settings.read_errors_advised:
+        return ""
+    return f"replace it: {count} read errors since it was claimed"
 
 
 def lost_words(drive: str, progress: ResyncProgress) -> str:

@@ -61,6 +61,9 @@ class ReleasedBlob:
     time_ns: int
 
 
+TIME_MAX_NS: Final = 2**63 - 1
+
+
 class Index(Reads):
     """The index, open for writing: the store's."""
 
@@ -259,13 +262,16 @@ class Index(Reads):
             ).fetchall()
         return int(rows[0][0]) // _OUTCOME.size * (RECORD_HEADER_BYTES + REQUEST_ID_BYTES)
 
-    def released(self, before_ns: int, limit: int) -> list[ReleasedBlob]:
-        """Blobs released before a time, oldest first."""
+    def released(
+        self, before_ns: int, limit: int, *, after_ns: int = TIME_MAX_NS
+    ) -> list[ReleasedBlob]:
+        """Blobs released before a time, oldest first, and those released after another one: in the
+        future, by a clock that has been put back since."""
         with translated("listing released blobs"):
             rows: list[Any] = self._cursor.execute(
                 "SELECT blob_id, size_bytes, time_ns FROM released"
-                " WHERE time_ns < ? ORDER BY time_ns LIMIT ?",
-                (before_ns, limit),
+                " WHERE time_ns < ? OR time_ns > ? ORDER BY time_ns LIMIT ?",
+                (before_ns, after_ns, limit),
             ).fetchall()
             return [ReleasedBlob(*row) for row in rows]
 

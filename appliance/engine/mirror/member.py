@@ -33,8 +33,21 @@ class Member:
     log: Log
     reader: LogReader
     generation: int = 0
-    read_errors: int = 0
     repaired: int = 0
+
+    @property
+    def read_errors(self) -> int:
+        """Since it was opened; those before are on its superblock, with which these go."""
+        return self.superblock.read_errors
+
+    @read_errors.setter
+    def read_errors(self, count: int) -> None:
+        self.superblock.read_errors = count
+
+    @property
+    def read_errors_ever(self) -> int:
+        """Since the drive was claimed."""
+        return self.superblock.read_errors_before + self.superblock.read_errors
 
     def close(self) -> None:
         """Give back what is open on the drive. Never raises."""

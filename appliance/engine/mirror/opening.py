@@ -315,7 +315,10 @@ class _Start:
         if losses:
             state.stopped = f"data is lost on every drive: {losses[0]}"
         for drive in recovery.lied:
-            self._callbacks.alert(f"drive {drive} lacks batches it had confirmed: replace it")
+            serial = self._members[drive].superblock.value.serial
+            self._callbacks.alert(
+                f"drive {drive} (serial {serial}) lacks batches it had confirmed: replace it"
+            )
         return Opened(state, segment_size, recovery, losses, state.stopped)
 
     def _reserve(self) -> int:

@@ -26,6 +26,9 @@ INLINE_LIMIT_BYTES_DEFAULT: Final = 256 * 1024
 SCRUB_EVERY_S_DEFAULT: Final = 30 * 86_400.0
 
 
+READ_ERRORS_ADVISED_DEFAULT: Final = 10
+
+
 def _close(volume: Volume) -> None:
     """For whoever has no thread to close a drive's volume in."""
     volume.close()
@@ -60,6 +63,8 @@ class StoreSettings:
     """So many crashes on the same data within ``crash_window_s`` and the store starts for reading
     alone; 0: never."""
     crash_window_s: float = CRASH_WINDOW_S_DEFAULT
+    read_errors_advised: int = READ_ERRORS_ADVISED_DEFAULT
+    """After so many read errors since it was claimed a drive should be replaced."""
     resync_pace: Pace = Pace()  # noqa: RUF009 - immutable
     resync_threads: int = 4
     """Blobs and segments that a state transfer copies at a time while no client is active."""

@@ -7,7 +7,7 @@ extents are written once and never move.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgpack
@@ -54,6 +54,8 @@ class Superblock:
     heartbeat: int = 0
     created_ns: int = 0
     history: History = ()
+    read_errors: int = 0
+    """Found on it since it was claimed; as of its last write."""
 
 
 def pack_history(history: History, room_bytes: int) -> list[object]:
@@ -127,6 +129,7 @@ def _encode(superblock: Superblock) -> bytes:
         "segment": superblock.segment_size_bytes,
         "heartbeat": superblock.heartbeat,
         "created": superblock.created_ns,
+        "read_errors": superblock.read_errors,
     }
     room = PAYLOAD_BYTES_MAX - len(msgpack.packb(fields)) - 32
     fields["history"] = pack_history(superblock.history, room)
@@ -145,6 +148,7 @@ def _decode(payload: bytes) -> Superblock | Unreadable:
             heartbeat=_whole(fields["heartbeat"]),
             created_ns=_whole(fields["created"]),
             history=unpack_history(fields["history"]),
+            read_errors=_whole(fields.get("read_errors", 0)),
         )
     except (ValueError, TypeError, KeyError) as error:
         return Unreadable(f"its fields are wrong: {error}")
@@ -172,6 +176,9 @@ class SuperblockFile:
     def __init__(self, slots: SlotFile, value: Superblock) -> None:
         self._slots = slots
         self._value = value
+        self.read_errors_before: Final = value.read_errors
+        self.read_errors = 0
+        """Found since; they are written with the next vote."""
 
     @classmethod
     def open(cls, volume: Volume) -> SuperblockFile | Blank | Unreadable:
@@ -193,6 +200,7 @@ class SuperblockFile:
     def write(self, value: Superblock) -> None:
         """Durable on return; see ``SlotFile.write`` for a ``DriveFault``."""
         assert value.drive_id == self._value.drive_id, "a drive keeps its identity"
+        value = replace(value, read_errors=self.read_errors_before + self.read_errors)
         self._slots.write(_encode(value))
         self._value = value
 

@@ -18,8 +18,10 @@ from appliance.engine.mirror.adoption import BlobKeeper, staging_directories, un
 from appliance.engine.mirror.blob import BLOB_DIRECTORY, blob_id_of
 from appliance.engine.mirror.commit import Committer
 from appliance.engine.mirror.compaction import Compactor
+from appliance.engine.mirror.glance import advice_words
 from appliance.engine.mirror.room import RoomKeeper
 from appliance.engine.mirror.state import MirrorState
+from appliance.engine.mirror.steady import SteadyTime
 
 RELEASE_AT_ONCE: Final = 256
 RELEASE_GRACE_UNDER_PRESSURE_S: Final = 60.0
@@ -51,6 +53,8 @@ class Upkeep:
         self._committer = committer
         self._compactor = compactor
         self._sweep = sweep
+        self._steady = SteadyTime(state.clock)
+        self._advised: set[str] = set()
         self._beat_at_s = state.clock.monotonic_s() + state.settings.heartbeat_every_s
         self._sweep_at_s = float("-inf")
         self._sweep_failed = False
@@ -62,6 +66,7 @@ class Upkeep:
         self._state.check_running()
         now_s = self._state.clock.monotonic_s()
         self._room.look()
+        self._advise()
         self._room.prepare_ahead()
         if self._state.index.wal_pages > WAL_PAGES_MAX:
             self._state.index.shorten_wal()
@@ -93,6 +98,15 @@ class Upkeep:
         self._checkpointed_bytes = self._state.counts.batch_bytes
         self._state.index.checkpoint()
 
+    def _advise(self) -> None:
+        """Tell, once in a life, that a drive should be replaced."""
+        for drive, member in self._state.members.items():
+            words = advice_words(self._state, member)
+            if words and drive not in self._advised:
+                self._advised.add(drive)
+                serial = member.superblock.value.serial
+                self._state.callbacks.alert(f"drive {drive} (serial {serial}): {words}")
+
     def give_back(self) -> None:
         """Unlink free segments above what is kept. Those the newest manifest still names as used
         wait for the next one; where many wait, it is written now."""
@@ -109,8 +123,11 @@ class Upkeep:
         grace_s = state.settings.release_grace_s
         if self._room.is_short:
             grace_s = min(grace_s, RELEASE_GRACE_UNDER_PRESSURE_S)
-        before_ns = state.clock.now_ns() - int(grace_s * 1e9)
-        released = state.index.released(before_ns, RELEASE_AT_ONCE)
+        if self._steady.steady_for_s() < grace_s:
+            return  # a clock that was set makes what was released just now look old
+        now_ns = state.clock.now_ns()
+        before_ns = now_ns - int(grace_s * 1e9)
+        released = state.index.released(before_ns, RELEASE_AT_ONCE, after_ns=now_ns)
         if not released:
             return
         blob_ids = [blob.blob_id for blob in released]
