@@ -26,7 +26,7 @@ from tests.crash.simulated import Operation
 
 OLD, NEW = "drive-b", "drive-c"
 REPLACES = {NEW: OLD}
-SHORT_STATES = 80
+SHORT_STATES = 24
 LONG_STATES = 400
 
 

@@ -37,7 +37,7 @@ from appliance.control.disks.permissions import (
 )
 from appliance.control.disks.reality import BLOCKING_S_MAX, Reality, Subscriber
 from appliance.control.disks.replacement import SparePolicy
-from appliance.control.disks.succession import HealthOf, Succession
+from appliance.control.disks.succession import LOOK_EVERY_S, HealthOf, Succession
 from appliance.core.admin import DriveReport, DriveState, MirrorReport
 from appliance.core.decisions import Choice
 from appliance.core.drives import Drive, label_of, resolve
@@ -90,6 +90,7 @@ class Disks:
         override: Override = no_override,
         order: OrderOf = no_order,
         spare_policy: SparePolicy | None = None,
+        look_every_s: float = LOOK_EVERY_S,
     ) -> None:
         self._bay = bay
         self._mirrors_directory = mirrors_directory
@@ -105,7 +106,12 @@ class Disks:
         self._resyncs = reports.Resyncs(clock)
         self._order = order
         self._succession = Succession(
-            self._reality, self._book, health_of, clock, spare_policy or SparePolicy()
+            self._reality,
+            self._book,
+            health_of,
+            clock,
+            spare_policy or SparePolicy(),
+            look_every_s=look_every_s,
         )
 
     async def start(self) -> None:

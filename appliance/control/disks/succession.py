@@ -48,7 +48,10 @@ class Succession:
         health_of: HealthOf,
         clock: Clock,
         policy: SparePolicy,
+        *,
+        look_every_s: float = LOOK_EVERY_S,
     ) -> None:
+        self._look_every_s = look_every_s
         self._reality = reality
         self._book = book
         self._health_of = health_of
@@ -139,7 +142,7 @@ class Succession:
                 self._complaints.over("ensure")
             except ApplianceError as error:
                 self._complaints.say("ensure", str(error))
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(self._look_every_s)
 
     async def ensure(self) -> bool:
         """Do what is due: end replacements that are done, begin with spares. True when anything
@@ -225,7 +228,7 @@ class Succession:
                 handle.tell(_step(health), health.resync_done, health.resync_total)
             elif health is not None:
                 handle.tell("waiting for the store", 0, 0)
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(self._look_every_s)
 
 
 def _step(health: Health) -> str:

@@ -50,6 +50,7 @@ class House:
             health_of=self.health_of,
             order=self.order,
             spare_policy=self.policy,
+            look_every_s=0.02,
         )
 
     def make(self, new: NewMirror) -> None:
