@@ -111,6 +111,7 @@ def section(tally: Tally, seconds: float, first_seed: int) -> dict[str, object]:
         "states in which both copies were compared in the end": tally.copies_compared,
         "double faults reported with what they cost": tally.losses_told,
         "right refusals to serve": tally.refused,
+        "fault classes below their 1 %": ", ".join(tally.short()) or "none",
         "first seed": str(first_seed),
     }
     return {
@@ -157,12 +158,13 @@ def main() -> int:
     print(report(tally, seconds))
     if arguments.tally is not None:
         arguments.tally.write_bytes(pickle.dumps(tally))
-    if arguments.publish:
-        if wrong := lacking(tally):
-            print("\n".join(wrong), file=sys.stderr)
-            return 1
-        publish("states", section(tally, seconds, arguments.seed))
-    return 0
+    if not arguments.publish:
+        return 0
+    publish("states", section(tally, seconds, arguments.seed))
+    wrong = lacking(tally)
+    if wrong:
+        print("\n".join(wrong), file=sys.stderr)
+    return bool(wrong)
 
 
 if __name__ == "__main__":

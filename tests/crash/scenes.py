@@ -21,6 +21,7 @@ from typing import Final, TypeAlias
 
 from appliance.engine.mirror.slots import SLOT_BYTES
 from appliance.engine.mirror.superblock import Superblock, read_superblock
+from appliance.engine.mirror.witness import WitnessFile
 from tests.crash.images import Content, Image, image_checksum
 from tests.crash.machine import DRIVES, WITNESS
 from tests.crash.rot import spoil, spoil_content
@@ -177,7 +178,8 @@ def stale_half_and_witness(scene: Scene, past: Past, rng: random.Random) -> Scen
     if drive is None or not past.images:
         return None
     older = rng.choice(past.images)
-    if heartbeat_of(older[drive]) >= heartbeat_of(scene.images[other(drive)]):
+    now = heartbeat_of(scene.images[other(drive)])
+    if now <= max(heartbeat_of(older[drive]), witness_heartbeat_of(older[WITNESS])):
         return None  # within one heartbeat nobody can tell
     return replace(
         scene,
@@ -193,6 +195,14 @@ def heartbeat_of(image: Image) -> int:
     disk.restore_image(image)
     found = read_superblock(disk.mount())
     return found.heartbeat if isinstance(found, Superblock) else 0
+
+
+def witness_heartbeat_of(image: Image) -> int:
+    """What W says; 0 if there is none."""
+    disk = SimulatedDisk(WITNESS, Power())
+    disk.restore_image(image)
+    found = WitnessFile.open(disk.mount(), WITNESS)
+    return found.value.heartbeat if isinstance(found, WitnessFile) else 0
 
 
 def clone(scene: Scene, _past: Past, rng: random.Random) -> Scene | None:

@@ -1,7 +1,8 @@
 """One hash over all a member holds, for comparing the copies of a mirror.
 
 Owns what counts as a member's content: every batch of its log, and every blob file. What lies past
-the log's end or in free segments does not. Reads everything; for tests, resync and the scrub.
+the log's end, behind a batch up to its block's end, or in free segments does not. Reads everything;
+for tests, resync and the scrub.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Final
 
 from appliance.core.ports import Volume
 from appliance.engine.mirror.blob import BLOB_DIRECTORY
+from appliance.engine.mirror.format import BATCH_HEADER_BYTES
 from appliance.engine.mirror.log import Damage
 from appliance.engine.mirror.member import Member
 
@@ -25,7 +27,7 @@ def digest(member: Member) -> str:
         if isinstance(batch, Damage):
             found.update(b"damage in segment %d" % batch.segment)
         else:
-            found.update(batch.data)
+            found.update(batch.data[: BATCH_HEADER_BYTES + batch.header.payload_bytes])
     for state in scan.table.states():
         found.update(b"%d %d;" % (state.segment, state.generation))
     _add_blobs(found, member.volume)
