@@ -212,6 +212,17 @@ class StoreSection:
     scrub_busy_percent: int = setting(
         25, "Share of its time that a scrub works while clients are active.", **between(1, 100)
     )
+    compaction_limit_mib_s: float = setting(
+        64.0,
+        "MiB per second that compaction of the log writes at most while room is not short; 0 for no"
+        " limit.",
+        **between(0, 100_000),
+    )
+    compaction_busy_percent: int = setting(
+        25,
+        "Share of its time that compaction works while clients are active and room is not short.",
+        **between(1, 100),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ class StoreRole:
             crash_window_s=section.crash_window_s,
             scrub_every_s=section.scrub_interval_days * DAY_S,
             scrub_pace=Pace(section.scrub_limit_mib_s, section.scrub_busy_percent),
+            compaction_pace=Pace(section.compaction_limit_mib_s, section.compaction_busy_percent),
         )
         self._service = StoreService(clock=self._clock, entropy=SystemEntropy(), settings=settings)
         self._link: Link | None = None

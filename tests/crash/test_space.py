@@ -153,11 +153,11 @@ def test_a_drive_that_is_80_percent_full_is_overwritten(
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("share", "times"), [(0.8, 10), (0.4, 4)])
+@pytest.mark.parametrize(("share", "times"), [(0.8, 10), (0.4, 3)])
 def test_many_times_the_capacity_is_overwritten(
     share: float, times: float, tenants: list[Tenant], scratch: Path
 ) -> None:
-    tenants.append(Tenant(scratch / "machine", 24 * MIB, share))
+    tenants.append(Tenant(scratch / "machine", 16 * MIB, share))
     _overwrite(tenants[0], times)
 
 

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from appliance.engine.mirror.commit import Committer
@@ -38,7 +38,8 @@ from appliance.engine.mirror.room import RoomKeeper, Spawn
 from appliance.engine.mirror.segment import SegmentState
 from appliance.engine.mirror.segment_pieces import PieceReading
 from appliance.engine.mirror.state import MirrorState
-from appliance.engine.mirror.victims import Victims, Zeal
+from appliance.engine.mirror.throttle import MIB
+from appliance.engine.mirror.victims import Victim, Victims, Zeal
 
 MOVE_BYTES: Final = 512 * 1024
 """Records in one batch of moves: what a client's commit may have to wait for."""
@@ -55,31 +56,6 @@ POLL_S: Final = 0.002
 STUCK_S: Final = 1.0
 """How long a segment rests for which there is no room to move to."""
 FREE_GRACE_SHORT_S: Final = 1.0
-
-
-@dataclass(slots=True)
-class _Victim:
-    """A segment on its way out."""
-
-    state: SegmentState
-    is_oldest: bool
-    outcomes: deque[LogRecord]
-    entries: deque[Entry] = field(default_factory=deque)
-    reading: PieceReading | None = None
-    is_read: bool = False
-    last_move: int = 0
-    carried: set[tuple[bytes, bytes]] = field(default_factory=set)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether all of it was looked at."""
-        return self.is_read and not self.entries and not self.outcomes
-
-    @property
-    def waits(self) -> bool:
-        """Whether nothing can be done before more of it is read."""
-        ready = self.entries or self.outcomes or self.is_read
-        return not ready and self.reading is not None and not self.reading.is_done
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +87,7 @@ class Compactor:
         self._checkpoint = checkpoint
         self._victims = Victims(state)
         self._move_bytes = min(MOVE_BYTES, state.segment_size_bytes // MOVES_IN_A_SEGMENT)
-        self._victim: _Victim | None = None
+        self._victim: Victim | None = None
         self._relocated: list[_Relocated] = []
         self._not_before_s = float("-inf")
         self._commits_seen = 0
@@ -151,13 +127,13 @@ class Compactor:
         if self._room.is_short:
             return
         took_s = self._state.clock.monotonic_s() - began_s
-        settings, rest_s = self._state.settings, 0.0
+        pace, rest_s, limited_s = self._state.settings.compaction_pace, 0.0, 0.0
         if not self._is_idle:
-            percent = settings.compaction_busy_percent
-            rest_s = took_s * (100 - percent) / percent
-        written = self._state.counts.moved_bytes - moved
-        limited_s = written / (settings.compaction_mib_s * 1024 * 1024) - took_s
-        self._not_before_s = began_s + took_s + max(rest_s, limited_s, 0.0)
+            rest_s = took_s * (100 - pace.busy_percent) / pace.busy_percent
+        if pace.limit_mib_s:
+            written = self._state.counts.moved_bytes - moved
+            limited_s = written / (pace.limit_mib_s * MIB) - took_s
+        self._not_before_s = began_s + took_s + max(rest_s, limited_s)
 
     @property
     def wants_checkpoint(self) -> bool:
@@ -219,7 +195,7 @@ class Compactor:
         if chosen is None:
             return
         outcomes = state.index.outcomes(chosen.state.first_sequence, chosen.state.last_sequence)
-        self._victim = _Victim(
+        self._victim = Victim(
             chosen.state,
             chosen.is_oldest,
             deque(
@@ -229,7 +205,7 @@ class Compactor:
         )
         self._victim.is_read = chosen.kept_bytes == 0
 
-    def _step(self, victim: _Victim) -> bool:
+    def _step(self, victim: Victim) -> bool:
         """One piece of it; whether anything was done."""
         if not victim.is_over and not self._room.admits_moves(
             self._move_bytes, last=self._gets_back(victim)
@@ -245,21 +221,21 @@ class Compactor:
             self._finish(victim)
         return True
 
-    def _gets_back(self, victim: _Victim) -> bool:
+    def _gets_back(self, victim: Victim) -> bool:
         """Whether, moved without a commit in between, it frees a segment for less than one."""
         if not self._is_undisturbed:
             return False
         kept = self._state.index.segments().get(victim.state.segment, 0)
         return kept <= LAST_SEGMENT_SHARE * self._state.segment_size_bytes
 
-    def _finish(self, victim: _Victim) -> None:
+    def _finish(self, victim: Victim) -> None:
         through = self._state.planner.tail.sequence
         now_s = self._state.clock.monotonic_s()
         self._relocated.append(_Relocated(victim.state, through, victim.last_move, now_s))
         self._victim = None
         self._choose(self._zeal())
 
-    def _fetch(self, victim: _Victim) -> bool:
+    def _fetch(self, victim: Victim) -> bool:
         """Take in the piece that was read, and have the next one read. False: not there yet."""
         reading = victim.reading or self._read(victim, None)
         is_read = reading.is_done
@@ -278,7 +254,7 @@ class Compactor:
     def _is_gone(self, member: Member) -> bool:
         return self._state.members.get(member.drive_id) is not member
 
-    def _read(self, victim: _Victim, after: PieceReading | None) -> PieceReading:
+    def _read(self, victim: Victim, after: PieceReading | None) -> PieceReading:
         """Begin to read what follows, from the drive it was read from before if that is there."""
         member = next(iter(self._state.members.values()))
         if after is not None and not self._is_gone(after.member):
@@ -288,7 +264,7 @@ class Compactor:
         self._spawn(reading.run)
         return reading
 
-    def _read_elsewhere(self, victim: _Victim, failed: PieceReading) -> None:
+    def _read_elsewhere(self, victim: Victim, failed: PieceReading) -> None:
         """A piece does not verify, or hangs in a drive that left: from another, or not at all."""
         failed.member.read_errors += 1
         tried = {*failed.tried, failed.member.drive_id}
@@ -308,7 +284,7 @@ class Compactor:
 
     # -- what is needed of it ----------------------------------------------------------------------
 
-    def _needed(self, victim: _Victim) -> list[LogRecord]:
+    def _needed(self, victim: Victim) -> list[LogRecord]:
         """What of the next entries must be logged again, as the index has it now."""
         entries = _first_of(victim.entries, self._move_bytes)
         keys: dict[bytes, list[bytes]] = {}
@@ -334,7 +310,7 @@ class Compactor:
                 needed.append(record._replace(request_id=b""))
         return needed
 
-    def _write(self, victim: _Victim, records: Sequence[LogRecord]) -> None:
+    def _write(self, victim: Victim, records: Sequence[LogRecord]) -> None:
         if not records:
             return
         self._committer.write_moved(records)

@@ -52,10 +52,8 @@ class StoreSettings:
     release_grace_s: float = 3600.0
     recycle_grace_s: float = 60.0
     checkpoint_every_bytes: int = 64 * 1024 * 1024
-    compaction_mib_s: float = 64.0
-    """What compaction writes per second at the most, while room is not short."""
-    compaction_busy_percent: int = 25
-    """Its share of the committer's time while clients are active."""
+    compaction_pace: Pace = field(default_factory=lambda: Pace(64.0, 25))
+    """While room is not short; the limit is for what compaction writes."""
     mark_after_s: float = 0.010
     heartbeat_every_s: float = 3600.0
     missing_members_wait_s: float = 90.0

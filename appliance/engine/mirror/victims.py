@@ -11,11 +11,14 @@ Pure but for the index, which is asked for its sums. Committer thread only.
 from __future__ import annotations
 
 import enum
+from collections import deque
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
+from appliance.engine.mirror.format import Entry, LogRecord
 from appliance.engine.mirror.segment import SegmentState
+from appliance.engine.mirror.segment_pieces import PieceReading
 from appliance.engine.mirror.state import MirrorState
 
 ALL_DEAD_SHARE: Final = 0.9
@@ -43,6 +46,31 @@ class Chosen:
     is_oldest: bool
     dead_share: float
     kept_bytes: int
+
+
+@dataclass(slots=True)
+class Victim:
+    """A segment on its way out."""
+
+    state: SegmentState
+    is_oldest: bool
+    outcomes: deque[LogRecord]
+    entries: deque[Entry] = field(default_factory=deque)
+    reading: PieceReading | None = None
+    is_read: bool = False
+    last_move: int = 0
+    carried: set[tuple[bytes, bytes]] = field(default_factory=set)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all of it was looked at."""
+        return self.is_read and not self.entries and not self.outcomes
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing can be done before more of it is read."""
+        ready = self.entries or self.outcomes or self.is_read
+        return not ready and self.reading is not None and not self.reading.is_done
 
 
 class Victims:
