@@ -96,6 +96,17 @@ def _roll_over(world: World) -> None:
     store.step()
 
 
+@deed("compaction", 3, is_counted=True)
+def _compaction(world: World) -> None:
+    """What lives in a log segment that is partly dead is moved, and the segment freed."""
+    store = world.machine.store
+    assert store is not None, "it is open"
+    world.commit(2)
+    for _ in range(8):
+        world.fill(20_000)
+    store.compact()
+
+
 @deed("delete all", 1)
 def _delete_all(world: World) -> None:
     world.delete_all()
