@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
+from appliance.core.epochs import BEATS_UNDER_WAY_MAX
 from appliance.engine.mirror.slots import SLOT_BYTES
 from appliance.engine.mirror.superblock import Superblock, read_superblock
 from appliance.engine.mirror.witness import WitnessFile
@@ -179,8 +180,9 @@ def stale_half_and_witness(scene: Scene, past: Past, rng: random.Random) -> Scen
         return None
     older = rng.choice(past.images)
     now = heartbeat_of(scene.images[other(drive)])
-    if now <= max(heartbeat_of(older[drive]), witness_heartbeat_of(older[WITNESS])):
-        return None  # within one heartbeat nobody can tell
+    then = max(heartbeat_of(older[drive]), witness_heartbeat_of(older[WITNESS]))
+    if now <= then + BEATS_UNDER_WAY_MAX:
+        return None  # within a heartbeat nobody can tell
     return replace(
         scene,
         images={**scene.images, drive: older[drive], WITNESS: older[WITNESS]},
