@@ -16,9 +16,9 @@ import pytest
 from tests.crash.oracle import Writer, verify
 from tests.development import Service, development_service
 
-KILLS: Final = 50
+KILLS: Final = int(os.environ.get("KILLS", "200"))
 WRITERS: Final = 6
-PROGRESS_PER_KILL: Final = 25
+PROGRESS_PER_KILL: Final = 12
 PROGRESS_TIMEOUT_S: Final = 60
 BUCKET: Final = "kill"
 
