@@ -196,13 +196,17 @@ class DyingDrive(LoopDrive):
     def stall(self) -> None:
         """From now on no I/O of the device ends, until ``resume``: a drive that hangs. What it was
         given before this returns is either done or not begun."""
+        # A child of this process closes what it inherits, and would hang with the drive.
+        self._forget_export()
         os.kill(self.pid, signal.SIGSTOP)
         threads = Path(f"/proc/{self.pid}/task")
         until(lambda: all(_is_stopped(each) for each in threads.iterdir()), "the daemon to stop")
 
     def resume(self) -> None:
-        """The drive goes on where it stalled."""
+        """The drive goes on where it stalled. Idempotent."""
         os.kill(self.pid, signal.SIGCONT)
+        if self._export < 0:
+            self._export = os.open(self._target, os.O_RDONLY)
 
     def come_back(self) -> Self:
         """The same bytes as a new device; the dead one is left to whoever still holds it."""

@@ -19,6 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import boto3
+from botocore.config import Config
+
 from tests.system.drives import unmount_all, until
 
 PROJECT: Final = Path(__file__).resolve().parents[2]
@@ -38,6 +41,10 @@ https = ["127.0.0.1:0"]
 
 [gateway]
 processes = {gateways}
+
+[store]
+drive_deadline_s = {deadline_s}
+missing_drive_wait_s = {missing_s}
 """
 
 
@@ -145,6 +152,20 @@ class Appliance:
             "AWS_RETRY_MODE": "standard",
         }
 
+    def client(self, account: Mapping[str, str], **settings: Any) -> Any:
+        """boto3 with three attempts per operation."""
+        status = self.json("status")
+        attempts = {"total_max_attempts": 3, "mode": "standard"}
+        return boto3.client(
+            "s3",
+            endpoint_url=status["endpoint"],
+            region_name=status["region"],
+            verify=status["ca_file"],
+            aws_access_key_id=account["access_key"],
+            aws_secret_access_key=account["secret_key"],
+            config=Config(retries=attempts, **settings),
+        )
+
     def logs(self) -> str:
         """The end of every role's output."""
         ends = []
@@ -155,14 +176,18 @@ class Appliance:
 
 
 @contextmanager
-def appliance(home: Path) -> Iterator[Appliance]:
+def appliance(home: Path, *, deadline_s: float = 30, missing_s: float = 90) -> Iterator[Appliance]:
     """A configured, set-up appliance without any process yet; all are killed at the end, and its
-    drives unmounted."""
+    drives unmounted. ``deadline_s`` of a drive; ``missing_s``: how long one is waited for."""
     home.mkdir(parents=True, exist_ok=True)
     machine = Appliance(home)
     # What RuntimeDirectory= of the store's unit makes.
     (home / "run" / "store").mkdir(parents=True, exist_ok=True)
-    machine.config.write_text(CONFIGURATION.format(home=home, gateways=GATEWAYS))
+    machine.config.write_text(
+        CONFIGURATION.format(
+            home=home, gateways=GATEWAYS, deadline_s=deadline_s, missing_s=missing_s
+        )
+    )
     setup = [sys.executable, "-m", "appliance.daemon", "setup", "--config", str(machine.config)]
     told = subprocess.run(
         setup, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=PROJECT
