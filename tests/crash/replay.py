@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Final
 from appliance.core.errors import S3Error
 from appliance.engine.interface import MirrorState
 from appliance.engine.mirror.service import StoreService
+from appliance.engine.mirror.store import Store
 from appliance.objects.store import ObjectStore
 from tests.crash.recorded_drive import MOUNT_OPTIONS, RecordedDrive, copy_sparse
 from tests.crash.recording import Recording, assembly_of, objects_over, serving
@@ -152,7 +153,7 @@ class Machine:
     folder: Path
     executor: ThreadPoolExecutor
     converged: int = 0
-    """States in which both copies were compared and equal."""
+    """States in which both drives came to be in sync, and their blobs were compared."""
     _converging: bool = False
 
     def try_cut(self, cut: Cut, chance: random.Random) -> tuple[int, int]:
@@ -167,7 +168,10 @@ class Machine:
             assembly = assembly_of([one, other], index, witness)
             objects = asyncio.run(self._recover(assembly, cut, chance))
             if self._converging:
-                assert digests(one) == digests(other), "the copies differ"
+                # Behind the end of the log a torn batch may lie, on each drive another piece of it.
+                different = digests(one).items() ^ digests(other).items()
+                differing = {path for path, _ in different if path.startswith("blob/")}
+                assert not differing, f"the copies differ: {sorted(differing)}"
                 self.converged += 1
             return uncertain, objects
 
@@ -190,6 +194,8 @@ class Machine:
         async with asyncio.timeout(CONVERGED_S):
             while (await service.health()).state is not MirrorState.IN_SYNC:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
+        # Files that an unfinished commit left on one drive are dropped bit by bit otherwise.
+        await asyncio.to_thread(service._chores.command, Store.sweep_orphans)
 
     async def _recover(self, assembly: dict[str, Any], cut: Cut, chance: random.Random) -> int:
         async with serving(assembly) as (service, engine):

@@ -61,8 +61,8 @@ def replay(recording: Recording, folder: Path, seed: int, states: int) -> None:
     took_s = time.monotonic() - began_s
     print(
         f"{len(cuts)} power cuts recovered, {risky} with {uncertain} uncertain writes, "
-        f"{recording.oracle.acknowledged} acknowledged changes, {machine.converged} times both "
-        f"copies compared, {took_s / len(cuts):.3f} s each"
+        f"{recording.oracle.acknowledged} acknowledged changes, {machine.converged} times "
+        f"the blobs of both compared, {took_s / len(cuts):.3f} s each"
     )
     assert risky >= states // 4, "too few moments had anything to lose"
 
