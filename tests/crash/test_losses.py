@@ -43,6 +43,24 @@ def test_a_double_fault_in_the_log_is_reported_and_read_only(machine: Machine) -
     assert machine.open().losses, "what was shown meanwhile is not believed"
 
 
+def test_an_idle_store_leaves_no_batch_that_could_be_taken_for_a_torn_tail(
+    machine: Machine,
+) -> None:
+    store = machine.open()
+    commit(store, put(b"last", 1))
+    assert store.needs_mark, "nothing proves yet that both drives had it"
+    store.mark()
+    assert not store.needs_mark
+    place = decode_place(blob_of(machine, b"last").place)
+    assert isinstance(place, InlinePlace)
+    machine.drop_store()
+    for disk in machine.disks.values():
+        disk.flip(segment_path(place.location.segment), place.location.offset + 90)
+    shutil.rmtree(machine.index_directory)
+    machine.index_directory.mkdir()
+    assert [one.words() for one in machine.open().lost] == [f"{PARTITION}/last"]
+
+
 def test_a_lost_batch_is_named_record_by_record_and_is_back_with_its_drive(
     machine: Machine,
 ) -> None:
