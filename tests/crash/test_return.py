@@ -208,3 +208,32 @@ def test_a_spot_the_source_cannot_read_does_not_block_the_return(
     if kind == "log":
         with machine.reader("drive-b") as reader:
             assert reader.read_blob(blob_of(machine, b"small"), 0, 3000) == b"x" * 3000
+
+
+@pytest.mark.parametrize("copy", ["good", "rotten"])
+def test_the_last_copy_of_a_blob_the_source_lost_is_not_removed(
+    machine: Machine, copy: str
+) -> None:
+    """The member has no file any more, and the returning drive does: it is kept, or said to be
+    lost, and never taken for one that nobody owns."""
+    store = machine.open()
+    data = machine.rng.randbytes(150_000)
+    put_staged(machine, b"large", 1, data)
+    place = decode_place(blob_of(machine, b"large").place)
+    assert isinstance(place, FilePlace)
+    path = blob_path(place.blob_id)
+    store.lose("drive-b", "pulled")
+    store._state.members["drive-a"].volume.unlink(path)
+    if copy == "rotten":
+        machine.disks["drive-b"].flip(path, 70_000)
+    machine.disks["drive-b"].insert(machine.rng)
+    store.add_outsider(machine.disks["drive-b"].mount())
+    resync = store.begin_resync("drive-b")
+    resync.copy()
+    while not store.finish_resync(resync):
+        resync.copy()
+    assert len(store.members) == 2
+    assert resync.progress.lost == ({} if copy == "good" else {PARTITION: 1})
+    if copy == "good":
+        with machine.reader("drive-b") as reader:
+            assert reader.read_blob(blob_of(machine, b"large"), 0, len(data)) == data

@@ -124,9 +124,10 @@ class Resync:
         self._transfer.hurry(hurried=self._rounds >= PACED_ROUNDS)
         self._rounds += 1
         self._copy()
-        if self.progress.spots:
+        if self.progress.spots or self._transfer.misses_files:
             index = IndexReader(self._state.index.path)
             try:
+                self._transfer.count_absent(index)
                 self.progress.lost = count_lost(index, self.progress.spots)
             finally:
                 index.close()

@@ -123,6 +123,8 @@ class Transfer:
         self._chosen = (pace, crew)
         self._pace, self._crew = pace, crew
         self._touched: set[str] = set()
+        self._absent: list[bytes] = []
+        """Blobs no source could give, and one has no file of: released meanwhile, or lost."""
 
     def hurry(self, *, hurried: bool) -> None:
         """Whether somebody waits: then nothing rests, and all is done on the calling thread."""
@@ -139,14 +141,26 @@ class Transfer:
     # -- blobs ---------------------------------------------------------------------------------
 
     def compare_blobs(self, index: IndexReader, trust: Trust) -> None:
-        """Copy what the target lacks or has wrong, remove what the source has not. All names are
-        durable on return."""
+        """Copy what the target lacks or has wrong, remove what nobody owns and the source has not.
+        All names are durable on return."""
         target = self._target.volume
         for directory in (BLOB_DIRECTORY, STAGING_DIRECTORY):
             target.make_directory(directory)
         target.flush_directory("")
         self._crew(self._comparing(index, trust))
         self.flush_names()
+
+    @property
+    def misses_files(self) -> bool:
+        """Whether ``count_absent`` has something to look at."""
+        return bool(self._absent)
+
+    def count_absent(self, index: IndexReader) -> None:
+        """Of the blobs whose files are gone, those that still have an owner are lost."""
+        absent, self._absent = self._absent, []
+        for blob_id in absent:
+            if index.owner(blob_id) is not None:
+                self.progress.lose(Spot(blob_id=blob_id))
 
     def _comparing(self, index: IndexReader, trust: Trust) -> Iterator[Piece]:
         for number in range(BLOB_DIRECTORIES):
@@ -158,8 +172,12 @@ class Transfer:
                 if not blob_id:
                     continue
                 there.discard(name)
-                size, version = versions.get(blob_id, (-1, None))
+                size, version = versions.pop(blob_id, (-1, None))
                 yield partial(self._compare, blob_id, size, trust.in_blob(version))
+            # A file the source has lost: the target may have the last good copy.
+            for blob_id, (size, _) in versions.items():
+                there.discard(blob_id.hex())
+                yield partial(self._compare, blob_id, size, False)
             for name in there:
                 unlink_quietly(self._target.volume, f"{directory}/{name}")
 
@@ -194,7 +212,7 @@ class Transfer:
         self.progress.add(done=length, read=length)
 
     def _copy_from_any(self, blob: FileBlob, path: str) -> None:
-        target = self._target.volume
+        target, is_absent = self._target.volume, False
         for source in self._sources:
             try:
                 copy_blob(source.volume, path, target, path, blob, self._pace)
@@ -203,14 +221,15 @@ class Transfer:
             except DriveFault as fault:
                 if not _is_passed_over(fault, source):
                     raise
-                if fault.errno == errno.ENOENT:  # released and unlinked meanwhile
-                    unlink_quietly(target, path + PARTIAL_SUFFIX)
-                    return
+                is_absent = is_absent or fault.errno == errno.ENOENT
                 continue
             self.progress.add(copied=file_bytes(blob.size_bytes))
             return
         unlink_quietly(target, path + PARTIAL_SUFFIX)
-        self.progress.lose(Spot(blob_id=blob.blob_id))
+        if is_absent:
+            self._absent.append(blob.blob_id)
+        else:
+            self.progress.lose(Spot(blob_id=blob.blob_id))
 
     def _first_of(self, look: Callable[[Volume], T]) -> T:
         """What the first source says that can say anything."""
