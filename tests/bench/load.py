@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,13 +20,15 @@ LIST_OBJECTS: Final = 10_000
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One run. ``per_second`` is operations (for LIST: keys), ``cpu_ms`` server CPU per operation,
-    ``flushes`` per operation over both drives; latencies of a request in milliseconds."""
+    ``client_cpu_ms`` the load generator's, ``flushes`` per operation over both drives; latencies of
+    a request in milliseconds."""
 
     per_second: float
     bytes_per_second: float
     operations: int
     errors: int
     cpu_ms: float
+    client_cpu_ms: float
     flushes: float
     writes: float
     median_ms: float
@@ -63,11 +66,12 @@ class Load:
         )  # fmt: skip
 
     def _measure(self, operation: str, *arguments: str) -> Sample:
-        cpu_s = self.endpoint.cpu_s()
+        cpu_s, client_cpu_s = self.endpoint.cpu_s(), _children_cpu_s()
         flushes = sum(drive.flushes() for drive in self.drives)
         writes = sum(drive.writes() for drive in self.drives)
         report = self._warp(*arguments)["by_op_type"][operation]
         cpu_s = self.endpoint.cpu_s() - cpu_s
+        client_cpu_s = _children_cpu_s() - client_cpu_s
         flushes = sum(drive.flushes() for drive in self.drives) - flushes
         writes = sum(drive.writes() for drive in self.drives) - writes
         (spent,) = report["throughput_by_host"].values()
@@ -80,6 +84,7 @@ class Load:
             operations=operations,
             errors=int(report["total_errors"]),
             cpu_ms=1000 * cpu_s / operations,
+            client_cpu_ms=1000 * client_cpu_s / operations,
             flushes=flushes / operations,
             writes=writes / operations,
             median_ms=latency[0],
@@ -101,6 +106,12 @@ class Load:
             raise SystemExit(f"cannot measure {end.name}: warp {arguments[0]}: {tail}")
         report: dict[str, Any] = json.loads(done.stdout[start:])
         return report
+
+
+def _children_cpu_s() -> float:
+    """CPU time of every child that has ended; the servers go on."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _latency(report: dict[str, Any]) -> tuple[float, float]:

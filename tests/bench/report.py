@@ -70,6 +70,8 @@ def _rows(results: Sequence[Figures], ratio: bool) -> list[Row]:
         if "LIST" not in label:
             cpu = [sample.cpu_ms for sample in samples]
             rows.append(("  server CPU per operation, ms", _cells(cpu, "{:.3f}", ratio)))
+            client = [sample.client_cpu_ms for sample in samples]
+            rows.append(("  load generator's CPU, ms", _cells(client, "{:.3f}", ratio)))
         if "PUT" in label:
             flushes = [sample.flushes for sample in samples]
             rows.append(("  flushes per object, both drives", _cells(flushes, "{:.2f}", ratio)))
