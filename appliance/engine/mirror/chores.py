@@ -10,12 +10,13 @@ Invariant: whatever of it touches the store does so as a command between two bat
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Any, Final
 
-from appliance.core.errors import ApplianceError, InvalidInput, Unavailable
+from appliance.core.errors import ApplianceError, InvalidInput, Refused, Unavailable
 from appliance.core.ports import Clock, Entropy
 from appliance.engine.mirror.committer_thread import Command
 from appliance.engine.mirror.resync_driver import ResyncDriver
@@ -88,15 +89,20 @@ class Chores:
         return {
             "active": self._on_active,
             "resync": self._on_resync,
-            "scrub": self.scrub.on_order,
+            "scrub": self._on_scrub,
         }
 
     async def _on_active(self, _peer: Peer, _message: Any) -> None:
         """A gateway serves reads, of which the store would not know."""
         self.activity.note()
 
-    async def _on_resync(self, _peer: Peer, message: Any) -> None:
+    async def _on_resync(self, peer: Peer, message: Any) -> None:
+        must_be_ours(peer)
         self.order_resync(message)
+
+    async def _on_scrub(self, peer: Peer, message: Any) -> object:
+        must_be_ours(peer)
+        return await self.scrub.on_order(peer, message)
 
     def order(self, what: str, message: object) -> None:
         """What an operator wants of one of the chores. Raises ``InvalidInput``."""
@@ -140,6 +146,13 @@ class Chores:
                 self.scrub.step()
             except ApplianceError as error:
                 _log.warning("a chore failed and is tried again: %s", error)
+
+
+def must_be_ours(peer: Peer) -> None:
+    """Gateways share the socket: only root and this process's own user may decide here. Raises
+    ``Refused``."""
+    if peer.credentials.user_id not in {0, os.geteuid()}:
+        raise Refused("cannot take orders about the mirror from this user")
 
 
 def _spawn(call: Callable[[], None]) -> None:

@@ -23,7 +23,7 @@ from appliance.core.scrubs import ScrubOrder, ScrubReport
 from appliance.engine.interface import Health
 from appliance.engine.mirror.assembled import NotYet, Orders
 from appliance.engine.mirror.assembly import AssemblyMessage, open_drive
-from appliance.engine.mirror.chores import Chores
+from appliance.engine.mirror.chores import Chores, must_be_ours
 from appliance.engine.mirror.committer_thread import Command, Commit, CommitterThread
 from appliance.engine.mirror.glance import closed_health
 from appliance.engine.mirror.messages import (
@@ -245,11 +245,11 @@ class StoreService:
         return self.counters()
 
     async def _on_assembly_changed(self, peer: Peer, message: Any) -> None:
-        _must_be_ours(peer)
+        must_be_ours(peer)
         self.assembly_changed(message)
 
     async def _on_override(self, peer: Peer, message: Any) -> None:
-        _must_be_ours(peer)
+        must_be_ours(peer)
         self.override(
             forced=bool(message.get("forced")),
             chosen=message.get("chosen"),
@@ -363,13 +363,6 @@ class StoreService:
     def _sweep_soon(self) -> None:
         if not self._closing:
             self._thread.put(Command(lambda store: store.sweep_staging(), _log_failure))
-
-
-def _must_be_ours(peer: Peer) -> None:
-    """Gateways share the socket: only root and this process's own user may decide here. Raises
-    ``Refused``."""
-    if peer.credentials.user_id not in {0, os.geteuid()}:
-        raise Refused("cannot take orders about the mirror from this user")
 
 
 def _stop_reading(store: Store) -> None:

@@ -1,0 +1,55 @@
+"""Who may tell a store what becomes of its mirror: gateways share the socket, and may not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pytest
+
+from appliance.core.errors import Refused
+from appliance.engine.mirror.service import StoreService
+from appliance.engine.mirror.state import StoreSettings
+from appliance.runtime.clock import SystemClock, SystemEntropy
+from appliance.runtime.ipc import Peer
+from appliance.runtime.unix_sockets import Credentials
+
+ORDERS = {"assembly_changed": {}, "override": {}, "resync": "pause", "scrub": "cancel"}
+
+
+@dataclass
+class _Caller:
+    """As much of a connection as says who is at its other end."""
+
+    credentials: Credentials
+
+
+def _peer(user_id: int) -> Peer:
+    return cast("Peer", _Caller(Credentials(1, user_id, user_id)))
+
+
+def _service() -> StoreService:
+    return StoreService(clock=SystemClock(), entropy=SystemEntropy(), settings=StoreSettings())
+
+
+@pytest.mark.parametrize("method", sorted(ORDERS))
+def test_another_user_s_order_is_refused(method: str) -> None:
+    async def scenario() -> None:
+        answer: Any = _service().handlers()[method](_peer(os.geteuid() + 1), ORDERS[method])
+        with pytest.raises(Refused, match="from this user"):
+            await answer
+
+    asyncio.run(scenario())
+
+
+def test_the_store_s_own_user_and_root_may() -> None:
+    async def scenario() -> None:
+        service = _service()
+        for user_id, order in ((0, "pause"), (os.geteuid(), "resume")):
+            answer: Any = service.handlers()["resync"](_peer(user_id), order)
+            await answer
+            assert service._chores.resync.paused is (order == "pause")
+
+    asyncio.run(scenario())
