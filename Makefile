@@ -11,7 +11,7 @@ QUICK_TESTS := tests/tidy tests/unit tests/conformance tests/crash tests/s3
 MACHINE_TESTS := tests/clients tests/system
 
 .PHONY: help setup setup-test install run check lint types test quick-tests all-quick-tests \
-	machine-tests mutants bench format lock clean
+	machine-tests mutants crash-long bench format lock clean
 
 help:
 	@printf '%s\n' \

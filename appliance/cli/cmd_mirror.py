@@ -108,7 +108,9 @@ def show(output: Output, reports: list[MirrorReport]) -> None:
         for line in scrub_lines(report.scrub) if report.scrub is not None else ():
             output.say(f"  {plain(line)}")
         if report.question:
-            output.say(f"  [bold red]waits for you[/]: appliance mirror resolve {report.name}")
+            output.say(
+                f"  [bold red]waits for you[/]: appliance mirror resolve {plain(report.name)}"
+            )
         if report.unreadable:
             lost = plain(", ".join(report.unreadable))
             output.say(f"  [bold red]no drive could give these records:[/] {lost}")

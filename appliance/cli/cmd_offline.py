@@ -6,7 +6,6 @@ Owns how their findings are shown. ``drive inspect``, ``mirror verify``, ``mirro
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -156,7 +155,7 @@ def verify_mirror(context: Context, drives: tuple[Path, ...], scratch: Path | No
         context.output.document(found)
     else:
         show_verification(context.output, found)
-    sys.exit(found.exit_code)
+    raise click.exceptions.Exit(found.exit_code)
 
 
 def show_verification(output: Output, found: Verification) -> None:
@@ -265,7 +264,7 @@ def export_mirror(
         context.output.document(found)
     else:
         show_export(context.output, found)
-    sys.exit(found.exit_code)
+    raise click.exceptions.Exit(found.exit_code)
 
 
 def show_export(output: Output, found: Export) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import click
 
 from appliance.cli.context import Context, json_option, pass_context
-from appliance.cli.output import Standing
+from appliance.cli.output import Standing, plain
 from appliance.cli.scrub_text import show_scrub, standing
 from appliance.client.admin import Client
 from appliance.core.errors import NotFound
@@ -19,6 +19,7 @@ from appliance.core.scrubs import ScrubOrder, ScrubReport
 @click.option("--pause", "order", flag_value=ScrubOrder.PAUSE.value, help="Let it rest.")
 @click.option("--resume", "order", flag_value=ScrubOrder.RESUME.value, help="Let it go on.")
 @click.option("--cancel", "order", flag_value=ScrubOrder.CANCEL.value, help="End it.")
+@click.option("--show", "order", flag_value=ScrubOrder.LOOK.value, help="Begin nothing, only show.")
 @click.option("--wait", is_flag=True, help="Follow it until it has ended.")
 @json_option
 @pass_context
@@ -34,6 +35,7 @@ def scrub(context: Context, name: str | None, order: str | None, wait: bool) -> 
     Examples:
       appliance mirror scrub --wait
       appliance mirror scrub m0
+      appliance mirror scrub m0 --show
       appliance mirror scrub m0 --pause
     """
     client = context.client
@@ -51,7 +53,10 @@ def scrub(context: Context, name: str | None, order: str | None, wait: bool) -> 
         return
     show_scrub(context.output, report)
     if report.current is not None and order is None:
-        context.output.say("\nFollow it with: appliance mirror scrub --wait")
+        # Not without --show: if it has ended by then, that would begin another one.
+        context.output.say(
+            f"\nFollow it with: appliance mirror scrub {plain(chosen)} --show --wait"
+        )
 
 
 def _named(mirror_name: str, report: ScrubReport) -> ScrubReport:

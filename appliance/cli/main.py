@@ -94,11 +94,9 @@ def run(arguments: Sequence[str], context: Context) -> int:
     """Carry out one command line and return its exit code. Never raises."""
     output = context.output
     try:
-        appliance.main(
+        code = appliance.main(
             args=list(arguments), prog_name="appliance", standalone_mode=False, obj=context
         )
-    except click.exceptions.Exit as leave:
-        return leave.exit_code
     except click.ClickException as error:
         error.show(file=output.stderr)
         return error.exit_code
@@ -121,7 +119,8 @@ def run(arguments: Sequence[str], context: Context) -> int:
             "command you ran and `appliance --version`"
         )
         return EXIT_UNEXPECTED
-    return 0
+    # Only a command that leaves with a code of its own gives one back.
+    return code if isinstance(code, int) else 0
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ def scrub_lines(report: ScrubReport) -> list[str]:
     elif report.current is None:
         lines.append("never scrubbed")
     if report.last is not None and report.last.unrepairable:
-        lines.append("see `appliance mirror scrub` for what is lost")
+        lines.append(f"see `appliance mirror scrub {report.mirror} --show` for what is lost")
     return lines
 
 

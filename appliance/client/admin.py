@@ -87,7 +87,7 @@ class Client:
 
     def scrub(self, mirror: str, order: ScrubOrder = ScrubOrder.LOOK) -> ScrubReport:
         """Say something about a mirror's scrub, and learn how it stands."""
-        path = f"/mirrors/{mirror}/scrub"
+        path = _mirror_path(mirror, "scrub")
         if order is ScrubOrder.LOOK:
             return from_document(ScrubReport, self._call("GET", path))
         return from_document(ScrubReport, self._call("POST", path, {"order": order.value}))
@@ -97,26 +97,27 @@ class Client:
     ) -> MirrorReport:
         """Decide what the mirror waits for; how it is then."""
         fields = {"choice": choice.value, "drive": drive}
-        return from_document(MirrorReport, self._call("POST", f"/mirrors/{name}/resolve", fields))
+        path = _mirror_path(name, "resolve")
+        return from_document(MirrorReport, self._call("POST", path, fields))
 
     def replace_drive(self, mirror: str, old: str, new: str) -> Job:
         """Let a claimed drive take a member's place; follow it with ``job``."""
         fields = {"old": old, "new": new}
-        return from_document(Job, self._call("POST", f"/mirrors/{quote(mirror)}/replace", fields))
+        return from_document(Job, self._call("POST", _mirror_path(mirror, "replace"), fields))
 
     def pause_resync(self, mirror: str, *, paused: bool) -> MirrorReport:
         """Hold, or go on, bringing drives in."""
-        path = f"/mirrors/{quote(mirror)}/resync"
+        path = _mirror_path(mirror, "resync")
         return from_document(MirrorReport, self._call("POST", path, {"paused": paused}))
 
     def add_spare(self, mirror: str, drive: str) -> MirrorReport:
         """Keep a claimed drive ready."""
-        path = f"/mirrors/{quote(mirror)}/spares/add"
+        path = _mirror_path(mirror, "spares/add")
         return from_document(MirrorReport, self._call("POST", path, {"drive": drive}))
 
     def remove_spare(self, mirror: str, drive: str) -> MirrorReport:
         """Free a spare."""
-        path = f"/mirrors/{quote(mirror)}/spares/remove"
+        path = _mirror_path(mirror, "spares/remove")
         return from_document(MirrorReport, self._call("POST", path, {"drive": drive}))
 
     def jobs(self) -> list[Job]:
@@ -186,3 +187,7 @@ class Client:
         details = document.get("error", {}) if isinstance(document, dict) else {}
         kind = _CLASSES.get(details.get("code", ""), errors.ApplianceError)
         raise kind(details.get("message") or f"the appliance answered with HTTP {status}")
+
+
+def _mirror_path(name: str, what: str) -> str:
+    return f"/mirrors/{quote(name, safe='')}/{what}"

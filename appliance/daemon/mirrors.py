@@ -113,8 +113,11 @@ class Mirrors:
         engine = self._engines.get(name)
         if not isinstance(engine, MirrorEngine):
             raise Unavailable(f"cannot {what} mirror {name}: its store does not answer")
-        async with asyncio.timeout(ORDER_S):
-            await engine.order(what, message)
+        try:
+            async with asyncio.timeout(ORDER_S):
+                await engine.order(what, message)
+        except TimeoutError as late:
+            raise Unavailable(f"cannot {what} mirror {name}: its store does not answer") from late
 
     async def close(self) -> None:
         """Idempotent."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -83,6 +84,25 @@ def scratch_directory(parent: Path | None) -> Iterator[Path]:
         raise Unreachable(f"cannot keep scratch files: {error}; choose with --scratch") from error
 
 
+@contextmanager
+def ended_in_good_order() -> Iterator[None]:
+    """The first SIGINT or SIGTERM is a ``KeyboardInterrupt``; later ones are not heard, so that
+    nothing disturbs the giving back of mounts and scratch files. On the main thread."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def end(_number: int, _frame: object) -> None:
+        for each in signals:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {each: signal.signal(each, end) for each in signals}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The tools and their arguments."""
     tools = parser.add_subparsers(dest="tool", required=True)
@@ -109,7 +129,8 @@ def run(asked: argparse.Namespace) -> int:
     os.umask(0o077)  # what is exported or kept aside is nobody else's business
     telling = Telling(sys.stdout)
     try:
-        telling.result(_carry_out(asked, telling))
+        with ended_in_good_order():
+            telling.result(_carry_out(asked, telling))
     except ApplianceError as error:
         telling.error(error)
         return 1

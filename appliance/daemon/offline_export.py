@@ -37,6 +37,7 @@ from appliance.runtime.clock import SystemClock
 from appliance.system.remote_s3 import RemoteAccount, RemoteS3
 
 T = TypeVar("T")
+LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 NAMED_MAX: Final = 200
 """Unreadable objects in the report; a directory has all of them in a file beside the manifest."""
 
@@ -64,6 +65,7 @@ def export(
 ) -> Export:
     """Copy everything to a directory. Blocking. Raises ``ApplianceError`` when nothing, or nothing
     more, can be copied; running it again goes on."""
+    check_target(to)
     key = read_key(master_key, recovery_key)
     inside = not is_endpoint(to) and Path(to).resolve().is_relative_to(path.resolve())
     if inside and path.is_dir():
@@ -151,7 +153,28 @@ async def _target(to: str) -> AsyncIterator[Target]:
 
 def is_endpoint(to: str) -> bool:
     """Whether a target is another S3 endpoint, not a directory."""
-    return to.startswith(("https://", "http://"))
+    return "://" in to
+
+
+def check_target(to: str) -> None:
+    """Raises ``InvalidInput`` for an address that is no endpoint, ``Refused`` for one to which
+    what is no longer encrypted would cross a network in clear."""
+    if not is_endpoint(to):
+        return
+    parts = urlsplit(to)
+    if parts.scheme not in {"https", "http"} or not parts.hostname:
+        raise InvalidInput(
+            f"cannot export to {to}: give a directory, or https://HOST/BUCKET/PREFIX"
+        )
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise InvalidInput(
+            f"cannot export to {parts.hostname}: its address may hold neither credentials (set"
+            " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY) nor a query"
+        )
+    if parts.scheme == "http" and parts.hostname not in LOOPBACK:
+        raise Refused(
+            f"cannot export to {to}: the objects would cross the network unencrypted; use https://"
+        )
 
 
 def _account() -> RemoteAccount:

@@ -26,6 +26,9 @@ _BYTES_MAX: Final = 4096
 def read_key(master_key: Path | None, recovery_key: str | None) -> MasterKey | RecoveryPrivate:
     """The key that was given, as a file. Raises ``NotFound``, ``Refused``, ``InvalidInput``."""
     if master_key is not None:
+        if not master_key.exists():
+            # Not the vault's advice, which is to set up a new appliance.
+            raise NotFound(f"cannot find the master key: there is no file {master_key}")
         return read_master_key(master_key, None)
     assert recovery_key is not None, "the parser demands one of them"
     return read_recovery_key(recovery_key)

@@ -7,6 +7,7 @@ everything else. Used from one event loop.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
@@ -21,6 +22,8 @@ Override = Callable[[str, Mapping[str, object]], Awaitable[None]]
 
 SETTLE_S: Final = 30.0
 LOOK_EVERY_S: Final = 0.2
+
+_log = logging.getLogger(__name__)
 
 
 async def no_override(mirror: str, _message: Mapping[str, object]) -> None:
@@ -58,6 +61,9 @@ async def decide(
         or (choice is Choice.KEEP and health.state is MirrorState.READ_ONLY),
         "chosen": _chosen(assembly, health, identity) if choice is Choice.KEEP else None,
     }
+    # Beyond the answer there is only this line to tell later who decided what.
+    decided = " ".join(filter(None, [choice.value, str(message["chosen"] or "")]))
+    _log.warning("mirror %s: the operator decided: %s", name, decided)
     await override(name, message)
     for _ in range(int(SETTLE_S / LOOK_EVERY_S)):
         await asyncio.sleep(LOOK_EVERY_S)

@@ -25,7 +25,7 @@ def test_it_begins_one_on_the_first_mirror_and_says_how_to_follow_it(shell: Shel
         assert shell.type("mirror", "scrub") == 0
     assert shell.fake.scrub_orders == [("m0", ScrubOrder.START)]
     assert "m0  scrub running 25 % (25.0 GB of 100.0 GB), about 3 min left" in shell.out
-    assert "Follow it with: appliance mirror scrub --wait" in shell.out
+    assert "Follow it with: appliance mirror scrub m0 --show --wait" in shell.out
 
 
 @pytest.mark.parametrize("order", [ScrubOrder.PAUSE, ScrubOrder.RESUME, ScrubOrder.CANCEL])
@@ -33,6 +33,15 @@ def test_it_passes_on_what_the_operator_wants(shell: Shell, order: ScrubOrder) -
     with served(shell.fake, shell.path):
         assert shell.type("mirror", "scrub", "m7", f"--{order.value}") == 0
     assert shell.fake.scrub_orders == [("m7", order)]
+
+
+def test_looking_begins_none(shell: Shell) -> None:
+    shell.fake.scrubs = [SCRUBBED]
+    with served(shell.fake, shell.path):
+        assert shell.type("mirror", "scrub", "m0", "--show", "--wait") == 0
+    assert {order for _, order in shell.fake.scrub_orders} == {ScrubOrder.LOOK}
+    assert "lost p: photo[1]" in shell.out
+    assert "Follow it with" not in shell.out
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -105,5 +114,7 @@ def test_the_mirror_status_tells_of_it(shell: Shell, report: ScrubReport, text: 
     with served(shell.fake, shell.path):
         assert shell.type("mirror", "status") == 0
         assert text in shell.out
+        if report is SCRUBBED:
+            assert "`appliance mirror scrub m0 --show` for what is lost" in shell.out
         document = shell.json("mirror", "status")
     assert document[0]["scrub"]["mirror"] == "m0"

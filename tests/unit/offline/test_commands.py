@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from appliance.cli.context import Context
 from appliance.cli.main import run
 from appliance.cli.output import Output
 from appliance.core.offline import EXIT_REPAIRABLE
+from appliance.daemon.offline import ended_in_good_order, scratch_directory
 from tests.unit.offline.house import House
 
 
@@ -17,12 +24,7 @@ def _type(*arguments: str | Path) -> tuple[int, str, str]:
     """Exit code, stdout and stderr. No socket: nobody is asked."""
     out, err = io.StringIO(), io.StringIO()
     context = Context(socket=Path("/nowhere"), output=Output(stdout=out, stderr=err))
-    code = 0
-    try:
-        code = run([str(each) for each in arguments], context)
-    except SystemExit as leave:
-        assert isinstance(leave.code, int)
-        code = leave.code
+    code = run([str(each) for each in arguments], context)
     return code, out.getvalue(), err.getvalue()
 
 
@@ -70,3 +72,42 @@ def test_keys_recover_says_what_is_next(house: House, tmp_path: Path) -> None:
     assert code == 0
     assert "Recovered master key" in out
     assert target.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_tool_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+    """The command line ends its tool with a second signal, in the midst of the tidying."""
+    cleaned = []
+
+    @contextmanager
+    def slow_to_tidy() -> Iterator[None]:
+        try:
+            yield
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+            cleaned.append(True)
+
+    before = signal.getsignal(number)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        ended_in_good_order(),
+        scratch_directory(tmp_path),
+        slow_to_tidy(),
+    ):
+        os.kill(os.getpid(), number)
+    assert cleaned
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(number) is before
+
+
+def test_a_master_key_that_is_not_there_is_no_reason_to_make_one(
+    house: House, tmp_path: Path
+) -> None:
+    code, _, err = _type(
+        *("mirror", "export", house.drives[0], "--to", tmp_path / "out"),
+        *("--master-key", tmp_path / "no.key"),
+    )
+    assert code == 3
+    assert "there is no file" in err
+    assert "setup" not in err

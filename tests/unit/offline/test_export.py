@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from appliance.core.errors import NotFound, Refused
+from appliance.core.errors import ApplianceError, InvalidInput, NotFound, Refused
 from appliance.core.exportnames import key_of_path
 from appliance.core.offline import EXIT_LOST, Export
 from appliance.daemon import export_directory
-from appliance.daemon.offline_export import export
+from appliance.daemon.offline_export import check_target, export
 from appliance.objects.content import OpenObject
 from appliance.objects.export import StoredObject
 from tests.unit.offline.house import House, digest, quiet
@@ -194,3 +194,27 @@ def test_a_directory_that_is_no_drive_is_said_to_be_none(house: House, tmp_path:
     (tmp_path / "empty").mkdir()
     with pytest.raises(NotFound, match="no superblock, and no log"):
         _export(house, tmp_path / "empty", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("to", "kind", "words"),
+    [
+        ("http://s3.example.com", Refused, "unencrypted"),
+        ("http://localhost.example.com/b", Refused, "unencrypted"),
+        ("s3://bucket", InvalidInput, "give a directory"),
+        ("https://", InvalidInput, "give a directory"),
+        ("https://AKIA:SECRET@s3.example.com", InvalidInput, "AWS_SECRET_ACCESS_KEY"),
+        ("https://s3.example.com/?region=x", InvalidInput, "nor a query"),
+    ],
+)
+def test_addresses_that_would_give_objects_or_secrets_away(
+    to: str, kind: type[ApplianceError], words: str
+) -> None:
+    with pytest.raises(kind, match=words) as refusal:
+        check_target(to)
+    assert "SECRET@" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("to", ["/mnt/rescue", "https://s3.example.com/b/p", "http://[::1]:9000"])
+def test_directories_and_endpoints_are_targets(to: str) -> None:
+    check_target(to)
