@@ -13,7 +13,7 @@ from typing import Final
 import click
 
 from appliance.cli.context import Context, json_option, pass_context
-from appliance.cli.offline import drive_argument, optional, run_tool, scratch_option
+from appliance.cli.offline import drive_argument, optional, run_tool, scratch_option, typed_key
 from appliance.cli.output import Output, plain, size
 from appliance.core.offline import (
     Export,
@@ -219,7 +219,7 @@ def _verdict(found: Verification) -> str:
 @click.option(
     "--recovery-key",
     metavar="FILE",
-    help="A file with the recovery key as it was written down; - reads it from stdin.",
+    help="A file with the recovery key as it was written down; - asks for it, or reads stdin.",
 )
 @scratch_option
 @json_option
@@ -259,7 +259,7 @@ def export_mirror(
         *optional("--recovery-key", recovery_key),
         *optional("--scratch", scratch),
     ]
-    found = run_tool(context, Export, arguments)
+    found = run_tool(context, Export, arguments, typed=typed_key(recovery_key))
     if context.output.as_json:
         context.output.document(found)
     else:
@@ -304,7 +304,7 @@ def keys() -> None:
     "--recovery-key",
     required=True,
     metavar="FILE",
-    help="A file with the recovery key as it was written down; - reads it from stdin.",
+    help="A file with the recovery key as it was written down; - asks for it, or reads stdin.",
 )
 @click.option(
     "--to",
@@ -334,7 +334,7 @@ def recover_keys(
         *("recover-key", str(drive), "--recovery-key", recovery_key, "--to", str(target)),
         *optional("--scratch", scratch),
     ]
-    found = run_tool(context, RecoveredKey, arguments)
+    found = run_tool(context, RecoveredKey, arguments, typed=typed_key(recovery_key))
     if context.output.as_json:
         context.output.document(found)
         return

@@ -101,7 +101,7 @@ def run(arguments: Sequence[str], context: Context) -> int:
         error.show(file=output.stderr)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        output.complain("interrupted; work that the appliance has begun goes on")
+        output.complain("interrupted; work inside the appliance goes on")
         return EXIT_INTERRUPTED
     except errors.ApplianceError as error:
         output.complain(str(error))

@@ -6,6 +6,7 @@ raised, as an error of our own tree. Invariant: the child never outlives the com
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import subprocess
@@ -28,6 +29,7 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 KINDS: Final = (errors.InvalidInput, errors.NotFound, errors.Refused, errors.Unreachable)
 ETA_AFTER_S: Final = 2.0
+FROM_STDIN: Final = "-"
 
 drive_argument: Final = click.Path(path_type=Path)
 
@@ -87,11 +89,31 @@ class _Run:
         return Standing(text, done, total, False, eta_s)
 
 
-def run_tool(context: Context, kind: type[T], arguments: Sequence[str]) -> T:
-    """Run a tool to its end; what it found. Raises ``ApplianceError``."""
+def typed_key(recovery_key: str | None) -> str | None:
+    """The recovery key, asked for before anything is shown, where a person sits at stdin; else
+    None: the tool reads the file, or the pipe, by itself."""
+    if recovery_key != FROM_STDIN or not sys.stdin.isatty():
+        return None
+    return str(click.prompt("Recovery key", err=True))
+
+
+def run_tool(
+    context: Context, kind: type[T], arguments: Sequence[str], *, typed: str | None = None
+) -> T:
+    """Run a tool to its end; what it found. ``typed`` is a line for its stdin. Raises
+    ``ApplianceError``."""
     command = [sys.executable, "-m", "appliance.daemon", "offline", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8")
+    process = subprocess.Popen(
+        command,
+        stdin=None if typed is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
     assert process.stdout is not None, "it was asked for"
+    if process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError), process.stdin:
+            process.stdin.write(f"{typed}\n")
     run = _Run(process)
     reader = threading.Thread(target=run.read, args=(process.stdout,), daemon=True)
     reader.start()

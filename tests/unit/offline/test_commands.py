@@ -74,6 +74,26 @@ def test_keys_recover_says_what_is_next(house: House, tmp_path: Path) -> None:
     assert target.exists()
 
 
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_person_is_asked_for_the_recovery_key(
+    house: House,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, recovery = house.keys(tmp_path)
+    monkeypatch.setattr("sys.stdin", _Terminal(recovery.read_text()))
+    target = tmp_path / "new.key"
+    code, _, err = _type("keys", "recover", house.drives[0], "--recovery-key", "-", "--to", target)
+    assert code == 0, err
+    assert "Recovery key: " in capsys.readouterr().err
+    assert target.exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_tool_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
     """The command line ends its tool with a second signal, in the midst of the tidying."""
