@@ -194,7 +194,8 @@ class Control:
         self._stack.push_async_callback(self._service.close)
         self._stack.push_async_callback(self._mirrors.close)
         _share(config.control_socket, self._owners)
-        await self._disks.start()
+        # Drives that another server made are taken over, file by file.
+        await self._life.during_start("bringing the drives in", self._disks.start())
         self._stack.push_async_callback(self._disks.close)
         if config.development.enabled:
             await ensure_mirror(self._disks, config.development.drives)

@@ -16,7 +16,7 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from appliance.core.errors import ApplianceError
 from appliance.daemon.config import Config
@@ -24,9 +24,11 @@ from appliance.daemon.exits import EXIT_FAILED, PARENT_VARIABLE, complain
 from appliance.runtime.heap import settle_heap
 from appliance.system.systemd import Notifier, watchdog_interval_s
 
+TELL_EVERY_S: Final = 30.0
 _MICROSECONDS: Final = 1_000_000
 _log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Reload: TypeAlias = Callable[[], Awaitable[None]]
 Body: TypeAlias = Callable[["Lifetime"], Awaitable[None]]
 
@@ -63,6 +65,23 @@ class Lifetime:
         """The start makes progress and needs so much more time."""
         self._notifier.extend_timeout(seconds)
         self.status(status)
+
+    async def during_start(
+        self, status: str, work: Awaitable[T], *, tell_every_s: float = TELL_EVERY_S
+    ) -> T:
+        """A step of the start that may take long, and bounds itself: until it ends the service
+        manager is asked for more time. Its result; raises what it raises."""
+
+        async def tell() -> None:
+            while True:
+                self.still_starting(status, 2 * tell_every_s)
+                await asyncio.sleep(tell_every_s)
+
+        telling = asyncio.create_task(tell(), name="still starting")
+        try:
+            return await work
+        finally:
+            telling.cancel()
 
     def on_reload(self, reload: Reload) -> None:
         """Run at SIGHUP."""
