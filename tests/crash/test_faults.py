@@ -17,10 +17,10 @@ from appliance.core.errors import (
 )
 from appliance.engine.mirror.blob import blob_path
 from appliance.engine.mirror.messages import Order
-from appliance.engine.mirror.place import InlinePlace, decode_place
+from appliance.engine.mirror.place import FilePlace, InlinePlace, decode_place
 from appliance.engine.mirror.segment import segment_path
 from appliance.engine.mirror.state import Stopped
-from tests.crash.acts import blob_of, bring_back, commit, delete, put
+from tests.crash.acts import blob_of, bring_back, commit, delete, put, put_staged
 from tests.crash.history import PARTITION, History, Oracle
 from tests.crash.machine import SETTINGS, Machine
 from tests.crash.simulated import Operation
@@ -145,6 +145,19 @@ def test_a_flipped_bit_is_answered_from_the_peer_and_repaired(machine: Machine, 
             assert machine.suspects == []
     health = {member.drive_id: member for member in store.health().members}
     assert all(member.repaired == 1 for member in health.values())
+
+
+def test_a_drive_without_room_for_a_repair_stays(machine: Machine) -> None:
+    store = machine.open()
+    put_staged(machine, b"large", 1, machine.rng.randbytes(150_000))
+    blob = blob_of(machine, b"large")
+    place = decode_place(blob.place)
+    assert isinstance(place, FilePlace)
+    machine.disks["drive-b"].flip(blob_path(place.blob_id), 100_000)
+    machine.disks["drive-b"].fail_at(1, errno.ENOSPC, kinds=frozenset({"write", "allocate"}))
+    assert not store.repair("drive-b", blob.place)
+    assert list(store.members) == ["drive-a", "drive-b"]
+    assert store.repair("drive-b", blob.place), "there is room again"
 
 
 def test_rot_on_both_drives_is_data_lost_and_no_wrong_byte(machine: Machine) -> None:

@@ -6,7 +6,9 @@ its end, so nothing here rests on how long anything takes.
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import queue
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,16 +18,18 @@ import pytest
 
 from appliance.core.errors import DriveFault, DriveTimeout, MembershipChanged, Unavailable
 from appliance.engine.interface import MirrorState
+from appliance.engine.mirror.committer_thread import Command
 from appliance.engine.mirror.completion import complete
 from appliance.engine.mirror.messages import Order
 from appliance.engine.mirror.resync import Resync
 from appliance.engine.mirror.resync_driver import ResyncDriver
 from appliance.engine.mirror.state import Stopped
 from appliance.engine.mirror.store import Store
+from appliance.engine.mirror.suspects import Suspects
 from appliance.engine.mirror.throttle import Activity
 from appliance.runtime.clock import SystemClock
 from appliance.runtime.lanes import ThreadLanes
-from tests.crash.acts import blob_of, bring_back, commit, put
+from tests.crash.acts import blob_of, bring_back, commit, put, put_staged
 from tests.crash.history import PARTITION
 from tests.crash.machine import SETTINGS, Machine
 from tests.crash.simulated import Operation
@@ -285,3 +289,45 @@ def test_a_copy_for_an_adoption_that_hangs_ends_with_its_deadline(
     assert isinstance(outcome, MembershipChanged)
     hang.end()
     assert store.stopped == ""
+
+
+def test_a_record_that_hangs_while_it_is_repaired_costs_only_its_drive(
+    machine: Machine, lanes: ThreadLanes, hang: Hang
+) -> None:
+    store = _open(machine, lanes)
+    commit(store, put(b"k", 1))
+    place = blob_of(machine, b"k").place
+    hang.on("read", "log/")
+    assert not store.repair("drive-b", place)
+    assert hang.struck.is_set()
+    commit(store, put(b"k", 2))
+    assert list(store.members) == ["drive-a"]
+
+
+def test_a_blob_that_hangs_while_it_is_repaired_holds_up_no_commit(
+    machine: Machine, lanes: ThreadLanes, hang: Hang
+) -> None:
+    store = _open(machine, lanes)
+    data = machine.rng.randbytes(100_000)
+    put_staged(machine, b"large", 1, data)
+    blob = blob_of(machine, b"large")
+    commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+    hang.on("read", "blob/")
+
+    async def report() -> None:
+        suspects = Suspects(commands.put)
+        for _ in range(2):
+            suspects.report(store, "drive-b", blob.place)
+        assert await asyncio.to_thread(hang.struck.wait, 10)
+        commit(store, put(b"small", 2))
+        assert commands.empty(), "nothing for the committer to wait for"
+        hang.end()
+        command = await asyncio.to_thread(commands.get, timeout=10)
+        command.answer(command.work(store), None)
+
+    asyncio.run(report())
+    assert list(store.members) == ["drive-a", "drive-b"]
+    assert store._state.members["drive-b"].repaired == 1
+    assert commands.empty()
+    with machine.reader("drive-b") as reader:
+        assert reader.read_blob(blob, 0, len(data)) == data

@@ -113,14 +113,15 @@ class Mender:
 
         return self._done(member, write)
 
-    def blob(self, drive: str, blob_id: bytes) -> Mend:
-        """Let the flushed copy beside a blob's file take its place. Raises ``Stopped``."""
+    def blob(self, drive: str, blob_id: bytes, suffix: str = MENDED_SUFFIX) -> Mend:
+        """Let the flushed copy beside a blob's file, which has ``suffix`` behind its name, take its
+        place. Raises ``Stopped``."""
         self._state.check_running()
         member = self._state.members.get(drive)
         if member is None:
             return Mend.VOID
         volume, path = member.volume, blob_path(blob_id)
-        temporary = path + MENDED_SUFFIX
+        temporary = path + suffix
         if self._state.index.owner(blob_id) is None:
             self._call(member, lambda: unlink_quietly(volume, temporary))
             return Mend.VOID

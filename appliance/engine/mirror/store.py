@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Final
@@ -285,7 +285,12 @@ class Store:
     def repair(self, drive: str, place: bytes) -> bool:
         """A reader found a bad copy on ``drive``: prove it, then write the good bytes over it."""
         self._state.check_running()
-        return self._repairer.repair(drive, place)
+        with self._trusting_the_index():
+            return self._repairer.repair(drive, place)
+
+    def copy_for_repair(self, drive: str, blob_id: bytes) -> Callable[[], bool] | None:
+        """See ``Repairer.copy_file``. Any thread."""
+        return self._repairer.copy_file(drive, blob_id)
 
     # -- scrub ---------------------------------------------------------------------------------
 
