@@ -10,6 +10,7 @@ Refuses an address in use. Invariant: a restart of any role changes no socket.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ INTERNET: Final = "internet"
 HTTPS: Final = "https"
 HTTP: Final = "http"
 LOCALHOST: Final = "localhost"
+LOOPBACKS: Final = ("127.0.0.1", "[::1]")
 _PORT_TRIES: Final = 20
 _NO_SUCH_ADDRESS: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
@@ -108,14 +110,15 @@ def open_listeners(
     ``Unreachable`` for a port in use or an address the machine does not have, ``Refused`` for a
     port that takes a privilege."""
     opener = _Opener(backlog, dict(kept or {}))
+    addresses = [(HTTPS, *_parts(each)) for each in https]
+    addresses += [(HTTP, *_parts(each)) for each in http]
+    opener.make_way(addresses)
     try:
-        for scheme, addresses in ((HTTPS, https), (HTTP, http)):
-            for address in addresses:
-                host, _, port = address.rpartition(":")
-                if host == LOCALHOST:
-                    opener.open_loopback(scheme, int(port))
-                else:
-                    opener.open(Wanted(scheme, INTERNET, host, int(port)))
+        for scheme, host, port in addresses:
+            if host == LOCALHOST:
+                opener.open_loopback(scheme, port)
+            else:
+                opener.open(Wanted(scheme, INTERNET, host, port))
     except BaseException:
         opener.result().close()
         raise
@@ -132,10 +135,26 @@ class _Opener:
     def result(self) -> Listeners:
         return Listeners(self._bound, self._fresh, self._kept)
 
+    def make_way(self, addresses: Sequence[tuple[str, str, int]]) -> None:
+        """A kept socket that nobody wants any more, on a port that is now wanted for another
+        address, listens no longer: the service manager's copy of it would keep the port busy."""
+        wanted = {
+            each.name: each.port
+            for scheme, host, port in addresses
+            for each in (
+                Wanted(scheme, INTERNET, one, port)
+                for one in (LOOPBACKS if host == LOCALHOST else (host,))
+            )
+        }
+        ports = {port for name, port in wanted.items() if name not in self._kept}
+        for name in self._kept.keys() - wanted.keys():
+            if self._kept[name].getsockname()[1] in ports:
+                with contextlib.suppress(OSError):  # it is not listening any more
+                    self._kept[name].shutdown(socket.SHUT_RDWR)
+
     def open_loopback(self, scheme: str, port: int) -> None:
         """Both loopback addresses on one port; a machine may lack the IPv6 one."""
-        first = Wanted(scheme, INTERNET, "127.0.0.1", port)
-        second = Wanted(scheme, INTERNET, "[::1]", port)
+        first, second = (Wanted(scheme, INTERNET, host, port) for host in LOOPBACKS)
         for _ in range(_PORT_TRIES if port == 0 else 1):
             bound = self.open(first)
             try:
@@ -167,6 +186,11 @@ class _Opener:
         self._bound.remove(bound)
         self._fresh.pop(bound.wanted.name, None)
         bound.socket.close()
+
+
+def _parts(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host, int(port)
 
 
 def _bind(wanted: Wanted, port: int, backlog: int) -> Bound:

@@ -63,3 +63,27 @@ def test_kept_sockets_are_used_again_and_superfluous_ones_told() -> None:
     more = open_listeners(["127.0.0.1:0"], [], backlog=16)
     for listeners in (third, first, more):
         listeners.close()
+
+
+def test_an_address_may_change_while_its_port_stays() -> None:
+    """The service manager has a copy of every kept socket until it is told to forget it."""
+    with socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        port = chosen.getsockname()[1]
+    first = open_listeners([f"0.0.0.0:{port}"], [], backlog=16)
+    other = open_listeners(["127.0.0.1:0"], [], backlog=16)
+    kept = dict(first.fresh) | dict(other.fresh)
+    copies = [each.dup() for each in kept.values()]
+    second = open_listeners([f"127.0.0.1:{port}"], [], backlog=16, kept=kept)
+    try:
+        assert len(second.superfluous) == 2
+        assert second.endpoint("https") == f"https://localhost:{port}"
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        # What is in nobody's way serves on until its gateways are told otherwise.
+        (elsewhere,) = (each.port for each in other.bound)
+        socket.create_connection(("127.0.0.1", elsewhere), timeout=5).close()
+    finally:
+        for listeners in (second, first, other):
+            listeners.close()
+        for copy in copies:
+            copy.close()
