@@ -32,6 +32,7 @@ from appliance.engine.mirror.index_file import (
     translated,
 )
 from appliance.engine.mirror.index_reader import IndexedRecord, IndexReader, Position, Reads
+from appliance.engine.mirror.record import sequence_of
 
 WRITER_CACHE_BYTES: Final = 48 * 1024 * 1024
 REQUEST_WINDOW: Final = 131_072
@@ -76,6 +77,7 @@ class Index(Reads):
         self._outcomes: dict[bytes, int] = {}
         self._window: deque[tuple[int, list[bytes]]] = deque()
         self._forgotten = 0
+        self._newest_request = 0
         with translated("loading it"):
             self._load_outcomes()
         self._applied = self.position()
@@ -201,9 +203,7 @@ class Index(Reads):
 
     def _remember(self, outcomes: Sequence[tuple[int, list[tuple[bytes, int]]]]) -> None:
         for sequence, found in outcomes:
-            if found:
-                self._outcomes.update(found)
-                self._window.append((sequence, [request_id for request_id, _ in found]))
+            self._note_outcomes(sequence, found)
         self._forgotten = 0
         if len(self._outcomes) > REQUEST_WINDOW + _WINDOW_SLACK:
             # The slack makes this, and the statement that follows, rare.
@@ -216,14 +216,23 @@ class Index(Reads):
         for sequence, packed in self._cursor.execute("SELECT * FROM requests ORDER BY 1"):
             if len(packed) % _OUTCOME.size:
                 raise Damaged("the index is damaged: request outcomes of a wrong length")
-            found = list(_OUTCOME.iter_unpack(packed))
-            self._outcomes.update(found)
-            self._window.append((sequence, [request_id for request_id, _ in found]))
+            self._note_outcomes(sequence, list(_OUTCOME.iter_unpack(packed)))
+
+    def _note_outcomes(self, sequence: int, found: Sequence[tuple[bytes, int]]) -> None:
+        """What compaction logged again keeps its place in the window, or that would grow with every
+        move."""
+        fresh = [one for one in found if self._outcomes.get(one[0]) != one[1]]
+        if fresh:
+            self._outcomes.update(fresh)
+            self._window.append((sequence, [request_id for request_id, _ in fresh]))
+            newest = sequence_of(max(version for _, version in fresh))
+            self._newest_request = max(self._newest_request, newest)
 
     @property
     def newest_request(self) -> int:
-        """The sequence of the newest batch with a client's commit; 0 if there is none."""
-        return self._window[-1][0] if self._window else 0
+        """The sequence of the newest batch with a client's commit that is remembered; 0 if there is
+        none. One that compaction logged again is as old as it was."""
+        return self._newest_request
 
     def request_outcome(self, request_id: bytes) -> int | None:
         """The version an earlier commit with this id got, if it is within the window."""

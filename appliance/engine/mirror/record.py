@@ -137,6 +137,11 @@ def version_of(sequence: int, commit: int) -> int:
     return sequence << 16 | commit
 
 
+def sequence_of(version: int) -> int:
+    """The batch whose commit made a record, wherever the record was moved since."""
+    return version >> 16
+
+
 def encode_charges(charges: Iterable[Charge]) -> bytes:
     """Charges as bytes; empty for none."""
     parts = []

@@ -20,6 +20,7 @@ from appliance.core.epochs import History, Leave
 from appliance.engine.mirror.format import BatchHeader
 from appliance.engine.mirror.log import Log
 from appliance.engine.mirror.planner import Tail
+from appliance.engine.mirror.record import sequence_of
 from appliance.engine.mirror.segment import FIRST_OFFSET, SegmentState
 from appliance.engine.mirror.walk import SegmentWalk, Step
 
@@ -48,7 +49,7 @@ class Trust:
         None for one that awaits its unlinking."""
         if not self.believed:
             return False
-        return version is None or (version >> 16) <= self.sequence - DOUBTED_BATCHES
+        return version is None or sequence_of(version) <= self.sequence - DOUBTED_BATCHES
 
 
 def leave_of(history: History, theirs: History, drive: str) -> Leave | None:

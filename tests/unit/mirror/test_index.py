@@ -157,6 +157,24 @@ def test_request_outcomes_are_kept_for_a_window(
         opened.close()
 
 
+def test_outcomes_that_are_logged_again_and_again_take_no_more_memory(tmp_path: Path) -> None:
+    """And they are no sign of a client."""
+    path = str(tmp_path / "index-00000001.db")
+    index = Index.create(path, MIRROR)
+    make = Batches()
+    index.apply(make.make(make.put(b"k", request_id=b"i" * 16)))
+    version = version_of(1, 0)
+    moved = LogRecord(Kind.COMMIT, b"", b"", version=version, request_id=b"i" * 16)
+    for _ in range(5):
+        index.apply(make.make(moved))
+    for opened in (index, Index.open(path, MIRROR)):
+        assert opened.request_outcome(b"i" * 16) == version
+        assert opened.newest_request == 1
+        assert [ids for _, ids in opened._window] == [[b"i" * 16]]
+        assert opened.outcomes(6, 6) == [(b"i" * 16, version)], "the log has them there"
+        opened.close()
+
+
 def test_a_batch_already_contained_is_passed_over(index: Index) -> None:
     make = Batches()
     batch = make.make(make.put(b"a", charges=(Charge(b"n", 1),)))
