@@ -237,3 +237,26 @@ def test_the_last_copy_of_a_blob_the_source_lost_is_not_removed(
     if copy == "good":
         with machine.reader("drive-b") as reader:
             assert reader.read_blob(blob_of(machine, b"large"), 0, len(data)) == data
+
+
+def test_a_drive_that_takes_no_vote_does_not_stop_the_store(machine: Machine) -> None:
+    """Else the mirror would stop at every attempt to bring it in."""
+    store = machine.open()
+    commit(store, put(b"k", 1))
+    store.lose("drive-b", "pulled")
+
+    def hook(operation: Operation) -> None:
+        if operation.kind == "write" and operation.path == "superblock":
+            raise DriveFault("drive-b", "write", errno.EIO)
+
+    machine.disks["drive-b"].insert(machine.rng)
+    store.add_outsider(machine.disks["drive-b"].mount())
+    machine.disks["drive-b"].hook = hook
+    resync = store.begin_resync("drive-b")
+    resync.copy()
+    with pytest.raises(DriveFault):
+        store.finish_resync(resync)
+    store.abandon_resync(resync)
+    commit(store, put(b"k", 2))
+    assert not store.stopped
+    assert list(store.members) == ["drive-a"]

@@ -194,6 +194,7 @@ class Resync:
             raise fault
         for blob_id in state.dropped_blobs or ():
             unlink_quietly(self._target.volume, blob_path(blob_id))
+        self._prove_vote()
         outgoing = state.outgoing_for(self.drive_id)
         if outgoing:
             state.let_go(outgoing)
@@ -205,6 +206,16 @@ class Resync:
         state.dropped_blobs = None
         state.add(self._target)
         return True
+
+    def _prove_vote(self) -> None:
+        """That the drive takes a vote is found out before one hangs on it: a join that fails half
+        way stops the store. Raises ``DriveFault``."""
+        superblock = self._target.superblock
+        fault = self._state.calls.within(
+            self._target.drive_id, lambda: superblock.write(superblock.value)
+        )
+        if fault is not None:
+            raise fault
 
     def drop_lost_sources(self) -> None:
         """Read only from drives that are in sync still. Raises ``Unavailable`` when none is left
