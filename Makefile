@@ -50,10 +50,10 @@ types:
 	@.venv/bin/mypy
 
 quick-tests:
-	@$(PYTEST) -q -n 2 -m "not root and not long" $(QUICK_TESTS)
+	@$(PYTEST) -q -n 2 --dist worksteal -m "not root and not long" $(QUICK_TESTS)
 
 all-quick-tests:
-	@$(PYTEST) -q -n 2 $(QUICK_TESTS)
+	@$(PYTEST) -q -n 2 --dist worksteal $(QUICK_TESTS)
 
 machine-tests:
 	@$(PYTEST) -q -s $(MACHINE_TESTS)
