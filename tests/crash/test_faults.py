@@ -206,6 +206,18 @@ def test_released_blobs_and_orphans_go(machine: Machine) -> None:
         assert all(path not in disk.tree for path in files)
 
 
+def test_a_sweep_leaves_a_released_blob_its_grace(machine: Machine) -> None:
+    store = machine.open()
+    order = put(b"k", 1)._replace(orders=[Order(b"k", b"0:", b"", machine.stage(b"q" * 100_000))])
+    commit(store, order)
+    place = decode_place(blob_of(machine, b"k").place)
+    assert not isinstance(place, InlinePlace)
+    commit(store, delete(b"k", 2))
+    store.sweep_orphans()
+    for volume in store.members.values():
+        assert volume.stat(blob_path(place.blob_id)) is not None, "a slow reader may be in it"
+
+
 def _be_late(machine: Machine, drive: str, times: int) -> None:
     """The drive's next writes miss their deadline."""
     left = times

@@ -111,7 +111,7 @@ SABOTAGES: Final[tuple[Sabotage, ...]] = (
     Sabotage(
         "release-what-was-taken-again",
         "engine/mirror/index_apply",
-        "self._released.pop(blob.blob_id, None)",
+        "many(_UNRELEASE, [(blob_id,) for blob_id in self._owned])",
         "pass",
     ),
     Sabotage(

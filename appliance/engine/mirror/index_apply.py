@@ -125,7 +125,6 @@ class Changes:
             blob = decode_file_blob(record.blob)
             place = pack_place(location, BlobKind.FILE, blob.size_bytes, blob.blob_id)
             self._owned[blob.blob_id] = (blob.size_bytes, at[0], record.key)
-            self._released.pop(blob.blob_id, None)
         else:
             place = pack_place(location, record.blob_kind, len(record.blob))
         if record.charges:
