@@ -98,6 +98,33 @@ def test_a_lost_batch_is_named_record_by_record_and_is_back_with_its_drive(
     assert found == [b"after", *(b"k%02d" % n for n in range(20))]
 
 
+@pytest.mark.parametrize("present", [("drive-a", "drive-b"), ("drive-a",)])
+def test_a_segment_that_no_drive_has_is_named_by_the_index(
+    machine: Machine, present: tuple[str, ...]
+) -> None:
+    """Not even its bytes can be looked at: the index is the last to know, and is kept."""
+    store = machine.open()
+    commit(store, put(b"victim", 1))
+    place = decode_place(blob_of(machine, b"victim").place)
+    assert isinstance(place, InlinePlace)
+    for number in range(2, 22):
+        commit(store, put(b"k%02d" % number, number, b"z" * 20_000))
+    assert store._state.planner.tail.segment != place.location.segment
+    for drive in present:
+        store._state.members[drive].log.remove(place.location.segment)
+    machine.drop_store()
+    store = machine.open(*present, orders=Orders(waited=True))
+    assert store.losses
+    assert f"{PARTITION}/victim" in [one.words() for one in store.lost]
+    with machine.reader(*present) as reader:
+        blob = blob_of(machine, b"k21")
+        assert reader.read_blob(blob, 0, 20_000) == b"z" * 20_000
+    machine.drop_store()
+    store = machine.open(*present, orders=Orders(waited=True, accept_losses=True))
+    commit(store, put(b"after", 30))
+    assert list(store.members) == list(present)
+
+
 def test_a_drive_that_does_not_keep_repairs_is_left_out(machine: Machine) -> None:
     """It is not two halves that are served: the other one has everything."""
     store = machine.open()

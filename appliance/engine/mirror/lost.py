@@ -91,6 +91,8 @@ def _read(loss: Loss, member: Member) -> bytes:
         length = min(_PIECE_BYTES, loss.offset + wanted - offset)
         try:
             piece = member.log.read_raw(loss.segment, offset, length)
+        except Damaged:
+            break  # the segment is not there at all
         except DriveFault:
             parts.append(bytes(length))
             continue
