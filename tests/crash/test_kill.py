@@ -21,6 +21,7 @@ WRITERS: Final = 6
 PROGRESS_PER_KILL: Final = 12
 PROGRESS_TIMEOUT_S: Final = 60
 BUCKET: Final = "kill"
+ROLES: Final = ("store", "gateway")
 
 
 class Turnstile:
@@ -78,14 +79,14 @@ def test_kill_under_load(tmp_path: Path) -> None:
 
 
 def _victim(service: Service, chance: random.Random) -> int:
-    """The process id of a living store or gateway, the store half of the time."""
-    role = chance.choice(("store", "gateway"))
-    children = psutil.Process(service.process.pid).children(recursive=True)
-    processes = [child for child in children if role in _command(child)]
-    while not processes:
+    """The process id of a living store or gateway, the store half of the time if it lives."""
+    roles = {chance.choice(ROLES)}
+    while True:
         children = psutil.Process(service.process.pid).children(recursive=True)
-        processes = [child for child in children if _command(child)]
-    return int(chance.choice(processes).pid)
+        processes = [child for child in children if roles & set(_command(child))]
+        if processes:
+            return int(chance.choice(processes).pid)
+        roles = set(ROLES)
 
 
 def _command(process: psutil.Process) -> list[str]:
