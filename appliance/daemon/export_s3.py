@@ -29,6 +29,7 @@ PART_BYTES_MIN: Final = 5 * 1024 * 1024
 _MD5: Final = re.compile(r"[0-9a-f]{32}(-\d+)?")
 _GONE: Final = frozenset({404})
 _MADE: Final = frozenset({409})
+_OURS: Final = "BucketAlreadyOwnedByYou"
 
 
 class ExportS3:
@@ -46,7 +47,13 @@ class ExportS3:
         if (await self._remote.ask("HEAD", path, allowed=_GONE)).status == 404:
             if self._bucket:
                 raise Refused(f"cannot export to {path}: there is no such bucket; make it first")
-            await self._remote.ask("PUT", path, allowed=_MADE)
+            made = await self._remote.ask("PUT", path, allowed=_MADE)
+            if made.status == 409 and made.code != _OURS:
+                # Endpoints may hide other people's buckets: nothing of ours belongs in there.
+                raise Refused(
+                    f"cannot export to {path}: a bucket of that name belongs to somebody else;"
+                    " make one of your own and give https://HOST/BUCKET/PREFIX"
+                )
 
     def where(self, found: StoredObject) -> str:
         """See ``Target``."""
