@@ -260,3 +260,24 @@ def test_a_drive_that_takes_no_vote_does_not_stop_the_store(machine: Machine) ->
     commit(store, put(b"k", 2))
     assert not store.stopped
     assert list(store.members) == ["drive-a"]
+
+
+def test_rot_on_the_member_does_not_spread_to_the_returning_drive(machine: Machine) -> None:
+    """In the segment it left in, which is compared byte for byte: the returning drive's bytes are
+    the last good ones there, and the member is repaired from them."""
+    store = machine.open()
+    for number in range(1, 4):
+        commit(store, put(b"k%d" % number, number))
+    place = decode_place(blob_of(machine, b"k2").place)
+    assert isinstance(place, InlinePlace)
+    machine.disks["drive-b"].fail_at(1, errno.EIO, kinds=frozenset({"write"}))
+    commit(store, put(b"alone", 10))
+    assert list(store.members) == ["drive-a"]
+    assert store._state.planner.tail.segment == place.location.segment
+    machine.disks["drive-b"].hook = None
+    machine.disks["drive-a"].flip(segment_path(place.location.segment), place.location.offset + 90)
+    bring_back(machine, "drive-b")
+    with machine.reader("drive-b") as reader:
+        assert reader.read_blob(blob_of(machine, b"k2"), 0, 3000) == b"x" * 3000
+    assert store.repair("drive-a", blob_of(machine, b"k2").place)
+    _assert_equal_copies(machine)

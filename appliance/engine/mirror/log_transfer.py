@@ -15,7 +15,7 @@ from functools import partial
 
 from appliance.core.errors import Damaged, Refused
 from appliance.engine.mirror.crew import Piece
-from appliance.engine.mirror.format import DecodedBatch, FileBlob
+from appliance.engine.mirror.format import BatchHeader, DecodedBatch, FileBlob
 from appliance.engine.mirror.log import Log
 from appliance.engine.mirror.member import Member
 from appliance.engine.mirror.planner import Tail
@@ -223,7 +223,11 @@ class LogTransfer:
                 self._transfer.copy_differences(segment.segment, end, wanted_end)
             elif not self._is_equal(segment):
                 # All of it, also what is not written yet: no void batch may lie there.
-                self._transfer.copy_differences(segment.segment, FIRST_OFFSET, size)
+                start = FIRST_OFFSET
+                for kept in self._rotten_on_source(segment):
+                    self._transfer.copy_differences(segment.segment, start, kept.start)
+                    start = kept.end
+                self._transfer.copy_differences(segment.segment, start, size)
                 self._target.log.recycle(segment)  # its header
         except Damaged:
             if not self._is_recycled(segment):
@@ -232,6 +236,37 @@ class LogTransfer:
         self._done[segment.segment] = (segment.generation, wanted_end)
         if is_used and not self._trust.in_segment(segment):
             self._transfer.progress.add(done=wanted_end - end)
+
+    def _rotten_on_source(self, segment: SegmentState) -> list[Gap]:
+        """Where the source's batches do not verify and the target's do, which may be the last good
+        ones. Both drives' chains of checksums prove that they are the same history's."""
+        if not segment.first_sequence:
+            return []
+        found: list[Gap] = []
+        before: BatchHeader | None = None
+        gap: Gap | None = None
+        walk = self._walk(self._sources[0].log, segment)
+        for step in walk.steps(FIRST_OFFSET, segment.first_sequence - 1, segment.last_sequence):
+            if isinstance(step, Gap):
+                gap = step
+                continue
+            if gap and before and self._bridges(segment, gap, before, step.header):
+                found.append(gap)
+            before, gap = step.header, None
+        return found
+
+    def _bridges(
+        self, segment: SegmentState, gap: Gap, before: BatchHeader, behind: BatchHeader
+    ) -> bool:
+        """Whether the target has whole batches in the gap that link those around it."""
+        walk = self._walk(self._target.log, segment)
+        crc, offset = before.crc, gap.start
+        while offset < gap.end:
+            header = walk.batch_at(offset)
+            if header is None or header.place.previous_crc != crc:
+                return False
+            crc, offset = header.crc, offset + header.padded_bytes
+        return offset == gap.end and behind.place.previous_crc == crc
 
     def _is_equal(self, segment: SegmentState) -> bool:
         """Whether a segment the target has needs no comparing: one that was sealed before it left,
