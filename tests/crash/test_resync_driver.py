@@ -114,6 +114,31 @@ def test_a_pause_in_its_middle_holds_it_until_it_is_resumed(rig: _Rig) -> None:
     assert len(set(seen)) == 1, "it moved nothing meanwhile"
 
 
+def test_a_pause_holds_rounds_that_know_no_pace(rig: _Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("appliance.engine.mirror.resync.FINISH_BYTES_MAX", 0)
+    commands = 0
+    held: list[bool] = []
+
+    def command(work: Callable[[Store], object]) -> object:
+        nonlocal commands
+        commands += 1
+        if 1 < commands < 6:
+            commit(rig.store, put(b"busy", 1000 + commands))
+        if commands == 5:
+            rig.driver.pause(paused=True)
+        return work(rig.store)
+
+    def on_sleep(_count: int) -> None:
+        held.append(rig.driver.paused and not rig.in_sync)
+        rig.driver.pause(paused=False)
+
+    rig.driver._command = command
+    rig.clock.on_sleep = on_sleep
+    rig.run()
+    assert held == [True]
+    assert rig.in_sync
+
+
 def test_commits_never_wait_for_its_pace(rig: _Rig) -> None:
     """While it holds the committer it rests for nobody, be clients as active as they like."""
     inside = 0
