@@ -141,7 +141,7 @@ def test_drives_and_a_key_are_all_that_a_new_machine_needs(tmp_path: Path) -> No
             shutil.copy(target, copy)
             machine.stop_all()
         second.detach()
-        with appliance(tmp_path / "one-drive") as machine:
+        with appliance(tmp_path / "one-drive", missing_s=2) as machine:
             shutil.copy(copy, machine.home / "state/master.key")
             _serve_from_one(machine)
             kept.check(machine)
@@ -150,8 +150,6 @@ def test_drives_and_a_key_are_all_that_a_new_machine_needs(tmp_path: Path) -> No
 
 def _serve_from_one(machine: Appliance) -> None:
     """A drive alone on a new machine serves only once an operator says so."""
-    with machine.config.open("a") as config:
-        config.write("\n[store]\nmissing_drive_wait_s = 2.0\n")
     machine.start_all("m0")
     until(lambda: "is alone" in machine.mirror()["reason"], "the mirror to wait")
     machine.type("mirror", "resolve", "m0", "--force", "--confirm", "m0")

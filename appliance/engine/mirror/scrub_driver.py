@@ -109,6 +109,8 @@ class ScrubDriver:
         """The operator's word, remembered on return, and how things stand then. Raises ``Refused``,
         ``Unavailable``."""
         with self._lock:
+            if self._store is not None and self._page is None:
+                self._load(self._store)  # the store was opened a moment ago
             if order is not ScrubOrder.LOOK:
                 self._obey(order)
                 if self._store is not None and self._unsaved:

@@ -196,6 +196,10 @@ def test_one_that_is_asked_for_runs_and_ends(rig: Rig) -> None:
     assert report.next_in_s == 30 * DAY_S
 
 
+def test_one_is_begun_as_soon_as_the_store_is_open(rig: Rig) -> None:
+    assert _state(rig.order(ScrubOrder.START)) is not None
+
+
 def test_to_ask_twice_begins_one(rig: Rig) -> None:
     rig.begun()
     rig.order(ScrubOrder.START)
