@@ -253,10 +253,11 @@ class SimulatedDisk:
         if self.operations in self.late_writes:
             inode.write(offset, data)
             raise DriveTimeout(self.name, f"write {path}", errno.ETIMEDOUT)
-        inode.write(self.misdirected_writes.get(self.operations, offset), data)
+        offset = self.misdirected_writes.get(self.operations, offset)
+        inode.write(offset, data)
         self.under_way(stays_on, "write", path)
         if durable and not self.lies_about_flushes:
-            inode.flush()
+            inode.flush_range(offset, len(data))
 
     def change(self, kind: str, source: str, target: str, inode: Inode | None) -> None:
         """A change of names: seen at once, stable once flushed."""

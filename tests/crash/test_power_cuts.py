@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.crash.acts import blob_of, commit, put
 from tests.crash.history import History, Oracle
 from tests.crash.machine import Machine, PowerCut
+from tests.crash.simulated import SimulatedDisk
 
 SHORT_STATES = 120
 LONG_STATES = 4_000
@@ -131,3 +133,34 @@ def test_nothing_acknowledged_is_lost(script: Script, scratch: Path) -> None:
 @pytest.mark.parametrize("script", [_commits, _leave_and_return])
 def test_nothing_acknowledged_is_lost_in_many_states(script: Script, scratch: Path) -> None:
     sweep(script, LONG_STATES, scratch)
+
+
+class _Killed(Exception):
+    """The process ends here; what it wrote is in the cache."""
+
+
+def test_what_a_killed_store_left_in_a_cache_is_durable_before_it_is_served(scratch: Path) -> None:
+    """The page cache survives the process, so that a start finds the batch; the next power cut
+    would take it, and the other drive may be gone by then."""
+    for seed in range(12):
+        machine = Machine(seed, scratch / f"{seed}")
+        store = machine.open()
+        commit(store, put(b"before", 1))
+        disk = machine.disks["drive-a"]
+
+        def kill(at: SimulatedDisk, kind: str, path: str, victim: SimulatedDisk = disk) -> None:
+            if at is victim and kind == "write" and path.startswith("log/"):
+                raise _Killed
+
+        machine.power.observer = kill
+        with pytest.raises(_Killed):
+            store.commit([put(b"k", 2)])
+        machine.power.observer = None
+        machine.drop_store()
+        commit(machine.open(), put(b"k", 2))
+        machine.power.cut()
+        machine.restore_power()
+        machine.open("drive-a")
+        with machine.reader() as reader:
+            assert reader.read_blob(blob_of(machine, b"k"), 0, 3000) == b"x" * 3000, f"seed {seed}"
+        machine.drop_store()
