@@ -212,3 +212,19 @@ def test_the_operator_may_go_on_without_the_witness(machine: Machine, readable: 
     assert list(store.members) == ["drive-a"]
     with machine.reader() as reader:
         assert None not in reader.read(PARTITION, [b"k", b"more"])
+
+
+def test_no_drive_shows_a_beat_that_its_witness_does_not(machine: Machine) -> None:
+    """Or a witness in its place would be taken for an old copy."""
+    store = machine.open()
+    before = {drive: m.superblock.value.heartbeat for drive, m in store._state.members.items()}
+    machine.witness.fail_at(1, errno.EIO, persistent=True)
+    store._state.beat()
+    after = {drive: m.superblock.value.heartbeat for drive, m in store._state.members.items()}
+    assert after == before
+    machine.witness.hook = None
+    store._state.beat()
+    again = {drive: m.superblock.value.heartbeat for drive, m in store._state.members.items()}
+    assert all(again[drive] > before[drive] for drive in before), "it goes on with a new witness"
+    machine.drop_store()
+    assert len(machine.open().members) == 2
