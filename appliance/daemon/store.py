@@ -80,8 +80,7 @@ class StoreRole:
         )
         self._link.start()
         self._stack.push_async_callback(self._link.close)
-        self._life.still_starting("waiting for control and drives", OPEN_S)
-        await self._assembled.wait()
+        await self._life.during_start("waiting for control and drives", self._assembled.wait())
         self._service.watch(lambda view: self._look())
         self._service.start(self._assembly)
         server = await serve(

@@ -72,6 +72,7 @@ class Reality:
         self._mount_count = 0
         self._closed = False
         self._retry_s = RETRY_S_MIN
+        self._stumbled = False
 
     async def start(self) -> None:
         """Listen first, then look, so that nothing falls between; then keep reality in order."""
@@ -121,11 +122,15 @@ class Reality:
             try:
                 await self.ensure()
                 self._complaints.over("all")
+                self._stumbled = False
             except ApplianceError as error:
                 self._complaints.say("all", str(error))
+            except Exception:  # noqa: BLE001 - after a mistake of ours drives still come and go
+                _log.exception("drives cannot be looked after; tried again soon")
+                self._stumbled = True
 
     def _needs_retry(self) -> bool:
-        return any(trouble.retry for trouble in self.troubles.values())
+        return self._stumbled or any(trouble.retry for trouble in self.troubles.values())
 
     async def ensure(self) -> bool:
         """Mount what came, unmount what went, tell who must know. True when anything changed."""

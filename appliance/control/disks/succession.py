@@ -34,6 +34,7 @@ from appliance.runtime.complaints import Complaints
 HealthOf = Callable[[str], Awaitable[Health | None]]
 
 LOOK_EVERY_S: Final = 1.0
+AFTER_A_MISTAKE_S: Final = 30.0
 
 _log = logging.getLogger(__name__)
 
@@ -142,6 +143,9 @@ class Succession:
                 self._complaints.over("ensure")
             except ApplianceError as error:
                 self._complaints.say("ensure", str(error))
+            except Exception:  # noqa: BLE001 - a mistake of ours must not cost the mirror its spare
+                _log.exception("replacements cannot be looked after; tried again soon")
+                await asyncio.sleep(AFTER_A_MISTAKE_S)
             await asyncio.sleep(self._look_every_s)
 
     async def ensure(self) -> bool:

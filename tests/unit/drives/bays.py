@@ -36,6 +36,7 @@ class FakeBay:
     failing_step: str = ""
     on_mount: Callable[[], None] = lambda: None
     closed: bool = False
+    mistakes: int = 0
 
     def attach(
         self, serial: str, node: str, content: Path | None = None, size_bytes: int = 10**12
@@ -60,6 +61,9 @@ class FakeBay:
             callback()
 
     def scan(self, *, fresh: bool = False) -> list[Drive]:
+        if self.mistakes:
+            self.mistakes -= 1
+            raise ZeroDivisionError
         own = {place.node: place for place in self.places.values()}
         found = []
         for node, slot in sorted(self.slots.items()):

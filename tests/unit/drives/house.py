@@ -36,6 +36,7 @@ class House:
         self.told: list[Assembly] = []
         self.health: Health | None = None
         self.spoil_creation = False
+        self.mistakes = 0
         self.orders: list[tuple[str, str, object]] = []
         self.policy = SparePolicy(0.0, 0.0)
         self.disks = self.manager(root)
@@ -69,6 +70,9 @@ class House:
         self.orders.append((mirror, what, message))
 
     async def health_of(self, mirror: str) -> Health | None:
+        if self.mistakes:
+            self.mistakes -= 1
+            raise ZeroDivisionError
         return self.health
 
     async def ended(self, job: Job) -> Job:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.control.disks import succession
 from appliance.control.disks.replacement import SparePolicy, Watch
 from appliance.control.disks.succession import Succession
 from appliance.core.admin import DriveState
@@ -35,6 +36,25 @@ def test_a_spare_takes_a_failed_drives_place_by_itself(tmp_path: Path) -> None:
         await house.until(lambda: sorted(house.ids()) == ["A", "C"])
         (job,) = [each for each in house.disks.jobs() if each.title.startswith("replace")]
         assert (await house.ended(job)).state is JobState.DONE
+
+    play(tmp_path, scenario)
+
+
+def test_a_mistake_ends_neither_keeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(succession, "AFTER_A_MISTAKE_S", 0.01)
+
+    async def scenario(house: House) -> None:
+        await three(house)
+        await house.disks.add_spare("m0", "C")
+        ids, spare = house.ids(), passport_at(house, "sdc").drive_id
+        house.mistakes = 3
+        house.bay.mistakes = 1
+        house.bay.ring()
+        await house.until(lambda: not house.mistakes and not house.bay.mistakes)
+        house.says([ids["A"]], failed=[ids["B"]])
+        await house.until(lambda: spare in house.ids().values())
+        house.bay.detach("sdc")
+        await house.until(lambda: "C" not in dict(house.present()))
 
     play(tmp_path, scenario)
 
