@@ -82,21 +82,20 @@ class Inode:
     def flush_range(self, offset: int, length: int) -> None:
         """What a durable write leaves: its own range is stable, and nothing else of the file."""
         end = offset + length
-        if any(data is None for _, data in self._waiting):
+        pieces = [(at, data) for at, data in self._waiting if data is not None]
+        resized = len(pieces) < len(self._waiting)
+        if resized or all(offset <= at and at + len(data) <= end for at, data in pieces):
             self.flush()
             return
         self._stable = self._stable.patched(offset, bytes(self.live[offset:end]))
         left: list[Waiting] = []
-        for at, data in self._waiting:
-            assert data is not None
+        for at, data in pieces:
             if at < offset:
                 left.append(Waiting(at, data[: offset - at]))
             if at + len(data) > end:
                 left.append(Waiting(max(at, end), data[max(end - at, 0) :]))
         self._waiting = left
         self._frozen = None
-        if not left:
-            self._stable = Content(bytes(self.live))
 
     def put(self, offset: int, data: bytes) -> None:
         """Other bytes in one place, on the medium and in what readers see."""
