@@ -173,6 +173,16 @@ def test_rot_on_both_drives_is_data_lost_and_no_wrong_byte(machine: Machine) -> 
     assert not store.repair("drive-a", blob.place)
 
 
+def test_a_place_gives_the_bytes_of_its_own_record_alone(machine: Machine) -> None:
+    store = machine.open()
+    commit(store, put(b"k4", 1, b"four" * 100))
+    commit(store, put(b"k5", 2, b"five" * 100))
+    four = blob_of(machine, b"k4")
+    astray = four._replace(place=four.place[:-1] + b"5")
+    with machine.reader() as reader, pytest.raises(DataLost):
+        reader.read_blob(astray, 0, 400)
+
+
 def test_a_rotten_log_is_repaired_at_the_start(machine: Machine) -> None:
     store = machine.open()
     for number in range(1, 10):
