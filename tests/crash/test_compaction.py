@@ -20,7 +20,7 @@ from appliance.engine.mirror.victims import Zeal
 from tests.crash.acts import blob_of, bring_back, commit, delete, put
 from tests.crash.history import PARTITION, History, Oracle
 from tests.crash.machine import SEGMENT_BYTES, Machine
-from tests.crash.test_power_cuts import sweep
+from tests.crash.test_power_cuts import sweep_script
 from tests.unit.mirror.batches import dump
 
 LONG_STATES = 1_500
@@ -364,7 +364,7 @@ def _compactions_alone(machine: Machine, history: History, oracle: Oracle) -> No
 def test_nothing_is_lost_by_a_power_cut(
     script: Callable[[Machine, History, Oracle], None], scratch: Path
 ) -> None:
-    sweep(script, SHORT_STATES, scratch)
+    sweep_script(script, SHORT_STATES, scratch)
 
 
 @pytest.mark.long
@@ -373,7 +373,7 @@ def test_nothing_is_lost_by_a_power_cut(
 def test_nothing_is_lost_by_a_power_cut_in_many_states(
     script: Callable[[Machine, History, Oracle], None], scratch: Path
 ) -> None:
-    sweep(script, LONG_STATES, scratch)
+    sweep_script(script, LONG_STATES, scratch)
 
 
 def test_the_index_equals_its_rebuild_after_any_history(scratch: Path) -> None:

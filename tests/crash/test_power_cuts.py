@@ -7,13 +7,14 @@ the index with it. One seed and one cut replay a state.
 from __future__ import annotations
 
 import random
-import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.crash.acts import blob_of, commit, put
+from tests.crash.cuts import sweep
 from tests.crash.history import History, Oracle
 from tests.crash.machine import Machine, PowerCut
 from tests.crash.simulated import SimulatedDisk
@@ -103,36 +104,28 @@ def retried(machine: Machine, oracle: Oracle) -> None:
         assert isinstance(outcome, int)
 
 
-def sweep(script: Script, states: int, directory: Path) -> None:
-    seed = 1
-    done = 0
-    rng = random.Random(f"{script.__name__} {states}")
-    while done < states:
-        total = _count_operations(script, seed, directory / f"{seed}")
-        share = min(states - done, max(states // 4, 30))
-        for cut in sorted(rng.sample(range(1, total + 1), min(share, total))):
-            place = directory / f"{seed}-{cut}"
-            try:
-                _survive(script, seed, cut, place)
-            except Exception as error:
-                raise AssertionError(
-                    f"{script.__name__}: seed {seed}, cut {cut}: {error}"
-                ) from error
-            shutil.rmtree(place)
-            done += 1
-        seed += 1
+def sweep_script(script: Script, states: int, directory: Path) -> None:
+    """Power cuts during a script, and again during the starts after it."""
+    sweep(
+        script.__name__,
+        states,
+        directory,
+        count=partial(_count_operations, script),
+        survive=partial(_survive, script),
+        cuts_min=30,
+    )
 
 
 @pytest.mark.parametrize("script", [_commits, _leave_and_return])
 def test_nothing_acknowledged_is_lost(script: Script, scratch: Path) -> None:
-    sweep(script, SHORT_STATES, scratch)
+    sweep_script(script, SHORT_STATES, scratch)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("script", [_commits, _leave_and_return])
 def test_nothing_acknowledged_is_lost_in_many_states(script: Script, scratch: Path) -> None:
-    sweep(script, LONG_STATES, scratch)
+    sweep_script(script, LONG_STATES, scratch)
 
 
 class _Killed(Exception):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import random
-import shutil
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from appliance.engine.mirror.resync import Resync
 from appliance.engine.mirror.segment import segment_path
 from appliance.engine.mirror.store import Store
 from tests.crash.acts import blob_of, commit, put, put_staged
+from tests.crash.cuts import sweep
 from tests.crash.history import PARTITION, History, Oracle
 from tests.crash.machine import Machine, PowerCut
 from tests.crash.simulated import Operation
@@ -139,8 +139,8 @@ def test_a_returning_member_takes_the_place_its_peer_was_to_give_up(machine: Mac
     assert sorted(store.members) == ["drive-a", NEW]
 
 
-@pytest.mark.parametrize("kind", ["blob", "log"])
-def test_the_outgoing_drive_gives_what_the_other_cannot(machine: Machine, kind: str) -> None:
+def _large_and_small(machine: Machine) -> tuple[Store, bytes, FilePlace, InlinePlace]:
+    """A blob in a file and what it holds, one in a sealed segment, and where both are."""
     store = machine.open()
     data = machine.rng.randbytes(150_000)
     put_staged(machine, b"large", 1, data)
@@ -151,6 +151,12 @@ def test_the_outgoing_drive_gives_what_the_other_cannot(machine: Machine, kind: 
     small = decode_place(blob_of(machine, b"small").place)
     assert isinstance(large, FilePlace)
     assert isinstance(small, InlinePlace)
+    return store, data, large, small
+
+
+@pytest.mark.parametrize("kind", ["blob", "log"])
+def test_the_outgoing_drive_gives_what_the_other_cannot(machine: Machine, kind: str) -> None:
+    store, data, large, small = _large_and_small(machine)
     if kind == "blob":
         machine.disks["drive-a"].flip(blob_path(large.blob_id), 80_000)
     else:
@@ -170,16 +176,7 @@ def test_the_outgoing_drive_gives_what_the_other_cannot(machine: Machine, kind: 
 def test_what_the_only_source_lost_is_listed_and_blocks_nothing(
     machine: Machine, kind: str
 ) -> None:
-    store = machine.open()
-    data = machine.rng.randbytes(150_000)
-    put_staged(machine, b"large", 1, data)
-    commit(store, put(b"small", 2))
-    for number in range(20):
-        commit(store, put(b"filler", 3 + number, b"z" * 20_000))
-    large = decode_place(blob_of(machine, b"large").place)
-    small = decode_place(blob_of(machine, b"small").place)
-    assert isinstance(large, FilePlace)
-    assert isinstance(small, InlinePlace)
+    store, _, large, small = _large_and_small(machine)
     bad, at = blob_path(large.blob_id), 80_000
     if kind == "log":
         bad, at = segment_path(small.location.segment), small.location.offset
@@ -321,20 +318,14 @@ def _survive(seed: int, cut: int, directory: Path) -> None:
 
 
 def _sweep(states: int, directory: Path) -> None:
-    done, seed = 0, 1
-    rng = random.Random(f"replacement {states}")
-    while done < states:
-        total = _operations(seed, directory / f"{seed}")
-        share = min(states - done, max(states // 4, 30), total)
-        for cut in sorted(rng.sample(range(1, total + 1), share)):
-            place = directory / f"{seed}-{cut}"
-            try:
-                _survive(seed, cut, place)
-            except Exception as error:
-                raise AssertionError(f"replacement: seed {seed}, cut {cut}: {error}") from error
-            shutil.rmtree(place)
-            done += 1
-        seed += 1
+    sweep(
+        "replacement",
+        states,
+        directory,
+        count=_operations,
+        survive=_survive,
+        cuts_min=30,
+    )
 
 
 def test_power_cuts_during_a_replacement(scratch: Path) -> None:

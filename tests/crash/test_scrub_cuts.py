@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from appliance.engine.mirror.scrub import PROVEN
 from appliance.engine.mirror.scrub_tally import Found, Tally
 from appliance.engine.mirror.store import Store
 from tests.crash.acts import commit, delete, put
+from tests.crash.cuts import sweep
 from tests.crash.history import History, Oracle
 from tests.crash.machine import DRIVES, Machine, PowerCut
 from tests.crash.scrubbing import (
@@ -164,20 +164,14 @@ def _survive(seed: int, cut: int, directory: Path) -> int:
 
 
 def _sweep(states: int, directory: Path) -> None:
-    rng = random.Random(f"scrub {states}")
-    done, seed = 0, 1
-    while done < states:
-        total = _survive(seed, 0, directory / f"{seed}")
-        share = min(states - done, max(states // 4, 12), total)
-        for cut in sorted(rng.sample(range(1, total + 1), share)):
-            place = directory / f"{seed}-{cut}"
-            try:
-                _survive(seed, cut, place)
-            except Exception as error:
-                raise AssertionError(f"seed {seed}, cut {cut}: {error}") from error
-            shutil.rmtree(place)
-            done += 1
-        seed += 1
+    sweep(
+        "scrub",
+        states,
+        directory,
+        count=lambda seed, place: _survive(seed, 0, place),
+        survive=_survive,
+        cuts_min=12,
+    )
 
 
 def test_a_power_cut_anywhere_in_a_scrub_loses_nothing(scratch: Path) -> None:
