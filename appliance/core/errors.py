@@ -28,6 +28,7 @@ exceptions at the boundary with ``raise ... from``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from errno import EIO
 from typing import Final
 
 
@@ -115,6 +116,11 @@ class DriveFault(ApplianceError):
         super().__init__(f"drive {drive}: {operation} failed: {detail or f'errno {errno}'}")
         self.drive: Final = drive
         self.errno: Final = errno
+
+    @property
+    def is_bad_spot(self) -> bool:
+        """Whether a drive that says this is whole otherwise: it answers, and only not for here."""
+        return self.errno == EIO and not isinstance(self, DriveTimeout)
 
 
 class DriveTimeout(DriveFault):

@@ -37,7 +37,6 @@ from appliance.engine.mirror.scrub_kit import (
     PIECE_BYTES,
     Kit,
     Recycled,
-    is_bad_spot,
     open_for_reading,
 )
 
@@ -219,7 +218,7 @@ def _open_whole(volume: Volume, path: str, size_bytes: int) -> File | Copy:
     except DriveFault as fault:
         if fault.errno == errno.ENOENT:
             return Copy.MISSING
-        if not is_bad_spot(fault):
+        if not fault.is_bad_spot:
             raise
         return Copy.BAD
 

@@ -8,13 +8,12 @@ hangs stalls the scrub alone.
 
 from __future__ import annotations
 
-import errno
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
 
-from appliance.core.errors import DriveFault, DriveTimeout
+from appliance.core.errors import DriveFault
 from appliance.core.ports import File, Lanes, Volume
 from appliance.engine.mirror.format import BLOCK_BYTES
 from appliance.engine.mirror.member import Member
@@ -171,7 +170,7 @@ class Kit:
                 fault = outcome.fault
                 if fault is None:
                     results[drive].append(outcome.value)  # type: ignore[arg-type]  # of its call
-                elif isinstance(fault, DriveFault) and is_bad_spot(fault):
+                elif isinstance(fault, DriveFault) and fault.is_bad_spot:
                     results[drive].append(None)
                 else:
                     raise fault
@@ -236,11 +235,6 @@ def open_for_reading(volume: Volume, path: str) -> File:
     return volume.open(path, direct=True)
 
 
-def is_bad_spot(fault: DriveFault) -> bool:
-    """Whether a drive that says this is whole otherwise."""
-    return fault.errno == errno.EIO and not isinstance(fault, DriveTimeout)
-
-
 def _lane(drive: str, number: int) -> str:
     return f"scrub {number} of {drive}"
 
@@ -250,7 +244,7 @@ def _reading(file: File, offset: int, length: int) -> Callable[[], bytes]:
         try:
             return file.read_at(offset, length, past_cache=True)
         except DriveFault as fault:
-            if not is_bad_spot(fault):
+            if not fault.is_bad_spot:
                 raise
         return b"".join(_blocks(file, offset, length))
 
@@ -266,7 +260,7 @@ def _blocks(file: File, offset: int, length: int) -> list[bytes]:
             parts.append(file.read_at(at, size, past_cache=True))
         except DriveFault as fault:
             bad += 1
-            if not is_bad_spot(fault) or bad > BAD_BLOCKS_MAX:
+            if not fault.is_bad_spot or bad > BAD_BLOCKS_MAX:
                 raise
             parts.append(bytes(size))
     return parts

@@ -296,10 +296,8 @@ class Transfer:
         """What can be read of [offset, offset + length), block by block if need be."""
         try:
             return [(offset, source.log.read_raw(segment, offset, length))]
-        except DriveTimeout:
-            raise
         except DriveFault as fault:
-            if fault.errno != errno.EIO:
+            if not fault.is_bad_spot:
                 raise
             if length <= BLOCK_BYTES:
                 return []
@@ -312,12 +310,10 @@ class Transfer:
         """What the target has; nothing where it cannot be read, for writing may mend that."""
         try:
             return self._target.log.read_raw(segment, offset, length)
-        except DriveTimeout:
-            raise
         except Damaged:
             return b""
         except DriveFault as fault:
-            if fault.errno != errno.EIO:
+            if not fault.is_bad_spot:
                 raise
             return b""
 

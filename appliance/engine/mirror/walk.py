@@ -9,14 +9,13 @@ Blocking; any thread.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from awscrt.checksums import crc32c
 
-from appliance.core.errors import Damaged, DriveFault, DriveTimeout
+from appliance.core.errors import Damaged, DriveFault
 from appliance.engine.mirror.format import (
     BATCH_HEADER_BYTES,
     BATCH_MAGIC,
@@ -120,11 +119,9 @@ class SegmentWalk:
     def _read(self, offset: int, length: int) -> bytes:
         try:
             return self._read_raw(offset, length)
-        except DriveTimeout:
-            raise
         except Damaged:
             return b""
         except DriveFault as fault:
-            if fault.errno != errno.EIO:
+            if not fault.is_bad_spot:
                 raise
             return b""

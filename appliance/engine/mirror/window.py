@@ -6,10 +6,9 @@ more than a few of those. Invariant: a block that cannot be read is zeros, which
 
 from __future__ import annotations
 
-import errno
 from typing import Final
 
-from appliance.core.errors import DriveFault, DriveTimeout
+from appliance.core.errors import DriveFault
 from appliance.core.ports import File
 from appliance.engine.mirror.format import BLOCK_BYTES
 
@@ -50,10 +49,8 @@ class Window:
         length = max(0, min(length, self._size_bytes - offset))
         try:
             return self._file.read_at(offset, length, past_cache=True)
-        except DriveTimeout:
-            raise
         except DriveFault as fault:
-            if fault.errno != errno.EIO:
+            if not fault.is_bad_spot:
                 raise
         return b"".join(
             self._block(at, min(BLOCK_BYTES, offset + length - at))
@@ -65,6 +62,6 @@ class Window:
             return self._file.read_at(offset, length, past_cache=True)
         except DriveFault as fault:
             self._bad_blocks.add((self._segment, offset))
-            if fault.errno != errno.EIO or len(self._bad_blocks) > BAD_BLOCKS_MAX:
+            if not fault.is_bad_spot or len(self._bad_blocks) > BAD_BLOCKS_MAX:
                 raise
             return bytes(length)
