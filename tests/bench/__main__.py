@@ -28,6 +28,7 @@ from tests.bench.targets import Endpoint, appliance, peer
 from tests.development import PROJECT
 
 DRIVE_BYTES: Final = 24 * 10**9
+PEERS: Final = Path(os.environ.get("PEERS", PROJECT.parent / "shared" / "peers"))
 Start = Callable[[Path, Sequence[Path]], AbstractContextManager[Endpoint]]
 
 
@@ -36,7 +37,7 @@ def main() -> int:
     options = _options()
     with tempfile.TemporaryDirectory(prefix="bench-", dir=options.scratch) as name:
         home = Path(name)
-        warp = _unpack(options.peers, "warp", home)
+        warp = unpack(options.peers, "warp", home)
         results: list[Figures] = []
         if options.endpoint:
             end = Endpoint(
@@ -45,7 +46,7 @@ def main() -> int:
             )  # fmt: skip
             results.append(_measure(Load(warp, end, (), home), options.duration))
         else:
-            minio = _unpack(options.peers, "minio", home)
+            minio = unpack(options.peers, "minio", home)
             starts: dict[str, Start] = {
                 "appliance": appliance,
                 "minio": lambda place, drives: peer(place, drives, minio),
@@ -54,14 +55,13 @@ def main() -> int:
                 results.append(_on_fresh_drives(starts[each], warp, home / each, options))
         print(table(results))
         if options.write:
-            write_performance(PROJECT / "docs" / "PERFORMANCE.md", results, options.duration)
+            write_performance(results, options.duration)
     return 0
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    default = os.environ.get("PEERS", str(PROJECT.parent / "shared" / "peers"))
-    parser.add_argument("--peers", type=Path, default=Path(default))
+    parser.add_argument("--peers", type=Path, default=PEERS)
     parser.add_argument("--duration", type=int, default=20, help="seconds per measurement")
     parser.add_argument("--only", action="append", choices=("appliance", "minio"))
     parser.add_argument("--write", action="store_true", help="write docs/PERFORMANCE.md")
@@ -97,7 +97,7 @@ def _measure(load: Load, duration_s: int) -> Figures:
     )
 
 
-def _unpack(peers: Path, name: str, home: Path) -> Path:
+def unpack(peers: Path, name: str, home: Path) -> Path:
     """The program itself, unpacked into ``home`` if it is only there as .xz."""
     ready, packed = peers / name, peers / f"{name}.xz"
     if ready.exists():

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from tests.bench.load import MIB, Sample
+from tests.development import PROJECT
 
-BEGIN: Final = "<!-- figures of the last run: begin -->"
-END: Final = "<!-- figures of the last run: end -->"
+PAGE: Final = PROJECT / "docs" / "PERFORMANCE.md"
+SERVICE: Final = "service"
+"""Name of the figures that ``write_performance`` writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +37,32 @@ def table(results: Sequence[Figures]) -> str:
     names = [each.name for each in results]
     ratio = len(results) == 2
     header = ["", *names] + (["ratio"] if ratio else [])
-    lines = [_line(header), _line(["---"] + ["---:"] * (len(header) - 1))]
-    lines += [_line([label, *cells]) for label, cells in _rows(results, ratio)]
-    return "\n".join(lines)
+    return table_of(header, [[label, *cells] for label, cells in _rows(results, ratio)])
 
 
-def write_performance(page: Path, results: Sequence[Figures], duration_s: int) -> None:
-    """Replace the figures between the marks of ``page``; the words around them stay."""
-    text = page.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, mark, after = rest.partition(END)
-    if not mark:
-        raise SystemExit(f"cannot write {page}: the marks for the figures are missing")
+def table_of(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Any table in Markdown; all but its first column are figures."""
+    rule = ["---"] + ["---:"] * (len(header) - 1)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
+
+
+def write_performance(results: Sequence[Figures], duration_s: int) -> None:
+    """Replace the figures of the service in the page."""
+    head = f"{duration_s} s per row, HTTPS, two XFS loop drives with direct I/O."
+    replace_figures(SERVICE, f"{head}\n\n{table(results)}")
+
+
+def replace_figures(name: str, text: str, page: Path = PAGE) -> None:
+    """Put ``text`` between the marks ``name`` of the page, with the day and the machine; the words
+    around the marks stay."""
+    begin, end = (f"<!-- figures of {name}: {edge} -->" for edge in ("begin", "end"))
+    before, found, rest = page.read_text().partition(begin)
+    _, mark, after = rest.partition(end)
+    if not (found and mark):
+        raise SystemExit(f"cannot write {page}: the marks {begin!r}, {end!r} are missing")
     today = datetime.datetime.now(datetime.UTC).date()
-    intro = (
-        f"Measured on {today}: Linux {platform.release()}, {os.cpu_count()} cores shared with the"
-        f" load generator, {duration_s} s per row, HTTPS, two XFS loop drives with direct I/O."
-    )
-    page.write_text(f"{before}{BEGIN}\n{intro}\n\n{table(results)}\n{END}{after}")
+    machine = f"Linux {platform.release()}, {os.cpu_count()} cores shared with the load generator"
+    page.write_text(f"{before}{begin}\nMeasured on {today}: {machine}. {text}\n{end}{after}")
 
 
 def _rows(results: Sequence[Figures], ratio: bool) -> list[Row]:
@@ -97,7 +107,3 @@ def _cells(values: Sequence[float], form: str, ratio: bool) -> list[str]:
 
 def _pairs(samples: Sequence[Sample], ratio: bool) -> list[str]:
     return [f"{each.median_ms:.1f} / {each.p99_ms:.1f}" for each in samples] + [""] * ratio
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

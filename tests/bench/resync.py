@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import random
-import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -32,10 +30,10 @@ from appliance.engine.mirror.connecting import connect_engine
 from appliance.engine.mirror.launch import DrivePath, make_mirror
 from appliance.runtime.ipc import connect
 from tests.bench.drives import Drive, fresh_drives
+from tests.bench.fio import MIB, sequential_mib_per_second
 from tests.conformance.mirrors import MIRROR_ID, StoreProcess
 
 PARTITION: Final = Partition("bench")
-MIB: Final = 1024 * 1024
 INLINE_BYTES: Final = 100_000
 FILE_SIZES: Final = (300_000, 1_000_000, 8_000_000)
 FILLERS: Final = 12
@@ -128,19 +126,6 @@ class Clients:
         await asyncio.gather(*self._tasks)
 
 
-def fio(drive: Drive, kind: str) -> float:
-    """Sequential MiB/s past the page cache."""
-    name = drive.mount / "fio"
-    done = subprocess.run(
-        ["fio", "--name=sequential", f"--filename={name}", f"--rw={kind}", "--bs=1M",
-         "--size=1G", "--direct=1", "--end_fsync=1", "--output-format=json"],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    if kind == "read":
-        name.unlink()
-    return float(json.loads(done.stdout)["jobs"][0][kind]["bw_bytes"]) / MIB
-
-
 def assembly(home: Path, drives: Mapping[str, Drive]) -> dict[str, Any]:
     """Control's message for these drives."""
     return {
@@ -174,7 +159,7 @@ async def bring_in(
 async def measure(home: Path, drives: Sequence[Drive], total_bytes: int) -> None:
     """Everything, one line each."""
     a, b, c, d = drives
-    writes, reads = fio(c, "write"), fio(c, "read")
+    (writes,), (reads,) = (sequential_mib_per_second([c], kind) for kind in ("write", "read"))
     speed = min(writes, reads)
     print(f"fio, one drive alone: write {writes:.0f} MiB/s, read {reads:.0f} MiB/s", flush=True)
     make_mirror(

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
-import subprocess
 import tempfile
 import time
 from collections.abc import Awaitable, Sequence
@@ -27,16 +25,15 @@ from appliance.engine.mirror.client import MirrorEngine
 from appliance.engine.mirror.connecting import connect_engine
 from appliance.engine.mirror.launch import DrivePath, make_mirror
 from tests.bench.drives import Drive, two_drives
+from tests.bench.fio import MIB, sequential_mib_per_second
 from tests.conformance.deeds import one, read_blob, write_blob
 from tests.conformance.mirrors import MIRROR_ID, StoreProcess
 
-MIB: Final = 1024 * 1024
 PARTITION: Final = Partition("bench")
 INLINE_BYTES: Final = 64 * 1024
 LARGE_BYTES: Final = 8 * MIB
 SMALL_BYTES: Final = 4096
 FILLERS: Final = 8
-FIO_BYTES: Final = 1024 * MIB
 POLL_S: Final = 0.2
 
 
@@ -136,22 +133,9 @@ async def _fill(engine: Engine, size_bytes: int) -> None:
 
 
 def _drive_speed(drives: Sequence[Drive]) -> float:
-    """MiB/s of the slower one: a file that was just written is read once, on both at once."""
-    running = []
-    for drive in drives:
-        command = [
-            "fio", "--name=read", f"--filename={drive.mount}/fio", f"--size={FIO_BYTES}",
-            "--rw=read", "--bs=1M", "--direct=1", "--ioengine=libaio", "--iodepth=4",
-            "--output-format=json",
-        ]  # fmt: skip
-        running.append(subprocess.Popen(command, stdout=subprocess.PIPE))
-    speeds: list[float] = []
-    for process in running:
-        found = json.loads(process.communicate()[0])
-        speeds.append(float(found["jobs"][0]["read"]["bw_bytes"]) / MIB)
-    for drive in drives:
-        (drive.mount / "fio").unlink()
-    return min(speeds)
+    """MiB/s of the slower one, both at once, of a file that was just written."""
+    sequential_mib_per_second(drives, "write")
+    return min(sequential_mib_per_second(drives, "read"))
 
 
 async def _scrub(engine: MirrorEngine) -> tuple[ScrubRun, float]:
