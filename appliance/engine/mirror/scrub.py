@@ -73,8 +73,7 @@ class Scrub:
         goes on later."""
         kit = self._kit
         try:
-            if not kit.tally.total_bytes:
-                self._count()
+            self._count()
             if not kit.tally.cursor.log_done:
                 self._log()
                 kit.tally.cursor = dataclasses.replace(kit.tally.cursor, log_done=True)
@@ -107,19 +106,22 @@ class Scrub:
             reader.close()
 
     def _count(self) -> None:
-        """What there is to read, of one copy."""
+        """What there is still to read, of one copy: the log may have become another one since."""
         kit = self._kit
+        cursor, left = kit.tally.cursor, 0
         reader = IndexReader(kit.state.index.path)
         try:
-            blobs, after = 0, b""
+            after = bytes.fromhex(cursor.blob)
             while page := reader.blob_ids(after, PAGE):
-                blobs += sum(file_bytes(size_bytes) for _, size_bytes in page)
+                left += sum(file_bytes(size_bytes) for _, size_bytes in page)
                 after = page[-1][0]
         finally:
             reader.close()
         goal, size_bytes = kit.goal(), kit.state.segment_size_bytes
-        log = sum(goal.end_of(segment, size_bytes) for segment in goal.used())
-        kit.tally.total_bytes = blobs + log
+        for segment in goal.used():
+            if not cursor.log_done and segment.last_sequence > cursor.sequence:
+                left += goal.end_of(segment, size_bytes)
+        kit.tally.total_bytes = kit.tally.done_bytes + left
 
     def _log(self) -> None:
         """The log, and the index out of it."""

@@ -2,7 +2,10 @@
 
 Owns the thread a scrub runs on, its throttle, and what is remembered of it. Refuses to have two at
 once, and to scrub while a drive is being brought in. Invariant: a scrub that was begun ends by
-finishing or by the operator's word; whatever interrupts it, it goes on at its cursor.
+finishing or by the operator's word; whatever interrupts it, it goes on at its cursor. One that
+rests holds nothing: its run ends, with the files, the index and the log segments it kept from
+being freed, and another one begins where it was. What the log lost meanwhile is no longer there
+to be scrubbed; what is left of it is read once more for the proof of the index, from one drive.
 
 ``step`` belongs to the chores' thread; the rest may be called from any.
 """
@@ -67,6 +70,12 @@ class _Run:
         self.thread: threading.Thread | None = None
         self.progressed_s: float | None = None
         self.saved_s = float("-inf")
+        self.rests = False
+
+    def rest(self) -> None:
+        """It ends before its next piece, and is no trouble for that. Idempotent."""
+        self.rests = True
+        self.throttle.stop("the scrub rests")
 
     @property
     def is_alive(self) -> bool:
@@ -220,11 +229,8 @@ class ScrubDriver:
             return
         transferring = store.transferring
         self._waiting = "a drive is being brought into the mirror" if transferring else ""
-        if self._run is not None:
-            if page.paused or transferring:
-                self._run.throttle.pause()
-            else:
-                self._run.throttle.resume()
+        if self._run is not None and (page.paused or transferring):
+            self._run.rest()
 
     def _go_on(self, store: Store, now_s: float) -> None:
         page, tally = self._page, self._tally
@@ -260,6 +266,8 @@ class ScrubDriver:
                 finished = scrub.run()
         except ApplianceError as error:
             with self._lock:
+                if run.rests:
+                    return
                 self._not_before_s = ports.clock.monotonic_s() + RETRY_AFTER_S
                 if self._store is run.store and not self._cancelled:
                     self._trouble = str(error)
@@ -281,8 +289,8 @@ class ScrubDriver:
         if run.progressed_s is not None:
             run.tally.worked_s += min(now_s - run.progressed_s, WORK_MAX_S)
         run.progressed_s = now_s
-        if self._cancelled or self._store is not run.store:
-            raise Unavailable("the scrub was cancelled, or the store closed")
+        if self._cancelled or run.rests or self._store is not run.store:
+            raise Unavailable("the scrub rests, was cancelled, or the store closed")
         if now_s - run.saved_s >= SAVE_EVERY_S:
             run.saved_s = now_s
             with self._lock:
