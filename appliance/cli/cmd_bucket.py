@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import click
 
 from appliance.cli.context import Context, json_option, pass_context
-from appliance.cli.output import plain
+from appliance.cli.output import moment, plain
 
 
 @click.group()
@@ -34,12 +32,6 @@ def list_buckets(context: Context) -> None:
         context.output.say("No buckets yet. Next: appliance account create NAME")
         return
     rows = [
-        (plain(report.name), plain(report.owner), _moment(report.created_ns)) for report in reports
+        (plain(report.name), plain(report.owner), moment(report.created_ns)) for report in reports
     ]
     context.output.table(("BUCKET", "OWNER", "CREATED"), rows)
-
-
-def _moment(when_ns: int) -> str:
-    if not when_ns:
-        return ""
-    return datetime.fromtimestamp(when_ns // 10**9, UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -8,12 +8,14 @@ import click
 
 from appliance.cli.cmd_drive import complete_identity
 from appliance.cli.context import Context, json_option, pass_context
-from appliance.cli.output import Output, Standing, eta, plain, size
+from appliance.cli.output import Output, Standing, eta, moment, plain, size
 from appliance.cli.scrub_text import scrub_lines
 from appliance.core.admin import MemberReport, MirrorReport
 from appliance.core.errors import NotFound
 
 _COLOURS: Final = {"in sync": "green", "resyncing": "yellow", "assembling": "yellow"}
+ALERTS_SHOWN: Final = 5
+"""The latest; --json has all that the store keeps."""
 
 
 @click.group()
@@ -114,6 +116,8 @@ def show(output: Output, reports: list[MirrorReport]) -> None:
         if report.unreadable:
             lost = plain(", ".join(report.unreadable))
             output.say(f"  [bold red]no drive could give these records:[/] {lost}")
+        for alert in report.alerts[-ALERTS_SHOWN:]:
+            output.say(f"  [yellow]{moment(alert.when_ns)}[/]  {plain(alert.text)}")
         rows = [_member_row(member) for member in report.members]
         output.table(("  DRIVE", "SERIAL", "STATE", "AT", "NOTE"), rows)
 

@@ -6,7 +6,6 @@ Owns how their findings are shown. ``drive inspect``, ``mirror verify``, ``mirro
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +13,7 @@ import click
 
 from appliance.cli.context import Context, json_option, pass_context
 from appliance.cli.offline import drive_argument, optional, run_tool, scratch_option, typed_key
-from appliance.cli.output import Output, plain, size
+from appliance.cli.output import Output, moment, plain, size
 from appliance.core.offline import (
     Export,
     Inspection,
@@ -67,7 +66,7 @@ def show_inspection(output: Output, found: Inspection) -> None:
     rows = [
         ("drive", f"{plain(found.drive_id or 'not known')}  serial {plain(found.serial or '-')}"),
         ("mirror", f"{plain(found.mirror_id)}  {plain(found.label)}"),
-        ("since", _time(found.created_ns)),
+        ("since", moment(found.created_ns) or "never"),
         ("room", f"{size(found.free_bytes)} free of {size(found.total_bytes)}"),
     ]
     if newest is not None:
@@ -81,7 +80,7 @@ def show_inspection(output: Output, found: Inspection) -> None:
             f" {counted(log.segments_used, 'segment')} of {size(log.segment_size_bytes)}"
             f" ({log.segments_free} free)",
         ),
-        ("last write", _time(log.last_write_ns)),
+        ("last write", moment(log.last_write_ns) or "never"),
         ("large objects", f"{counted(blobs.owned, 'file')}, {size(blobs.owned_bytes)}"),
     ]
     width = max(len(name) for name, _ in rows)
@@ -118,12 +117,6 @@ def _show_contracts(output: Output, found: Inspection) -> None:
             for each in found.contracts
         ]
         output.table(("  CONTRACT", "ID", "ACCOUNTS", "BUCKETS", "OBJECTS", "BYTES"), rows)
-
-
-def _time(time_ns: int) -> str:
-    if not time_ns:
-        return "never"
-    return datetime.fromtimestamp(time_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 @click.command("verify")

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import IO, Final
 
 from rich.console import Console
@@ -146,6 +147,13 @@ def eta(seconds: float | None) -> str:
     if whole < 3600:
         return f"about {whole // 60} min left"
     return f"about {whole // 3600} h {whole % 3600 // 60} min left"
+
+
+def moment(when_ns: int) -> str:
+    """A point in time, in UTC as logs and auditors have it; empty for none."""
+    if not when_ns:
+        return ""
+    return datetime.fromtimestamp(when_ns // 10**9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def duration(seconds: float) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from appliance.core.alerts import Alert
 from appliance.core.drives import Drive
 from appliance.core.scrubs import ScrubReport
 
@@ -97,6 +98,8 @@ class MirrorReport:
     resync_drive: str = ""
     resync_paused: bool = False
     unreadable: tuple[str, ...] = ()
+    alerts: tuple[Alert, ...] = ()
+    """The latest since the store's start, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)

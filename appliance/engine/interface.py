@@ -22,6 +22,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, NewType, Protocol, TypeAlias
 
+from appliance.core.alerts import Alert
 from appliance.core.ports import Buffer
 
 Partition = NewType("Partition", str)
@@ -206,7 +207,8 @@ class Health:
     ``resync_drive`` is the one that is brought in; ``unreadable`` counts by partition the records
     that no drive could give when one was last brought in. ``question`` is what it waits for an
     operator to decide, ``choices`` are the drives to choose from with what is known of each;
-    ``lost`` names records that no drive has, ``lost_more`` how many are not named."""
+    ``lost`` names records that no drive has, ``lost_more`` how many are not named. ``alerts`` are
+    the latest, oldest first."""
 
     state: MirrorState
     reason: str = ""
@@ -224,6 +226,7 @@ class Health:
     choices: Mapping[str, str] = field(default_factory=dict)
     lost: Sequence[str] = ()
     lost_more: int = 0
+    alerts: Sequence[Alert] = ()
 
 
 class Engine(Protocol):

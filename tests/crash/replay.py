@@ -199,7 +199,8 @@ class Machine:
 
     async def _recover(self, assembly: dict[str, Any], cut: Cut, chance: random.Random) -> int:
         async with serving(assembly) as (service, engine):
-            assert not any("lost" in alert for alert in service.alerts), service.alerts
+            alerts = (await service.health()).alerts
+            assert not any("lost" in alert.text for alert in alerts), alerts
             store = objects_over(engine, self.executor)
             objects = await _compare(store, self.recording.oracle, cut.look)
             if chance.random() < WRITE_AGAIN_SHARE:

@@ -119,6 +119,11 @@ def test_a_drive_goes_and_comes_back_under_traffic(scratch: Path) -> None:
         await state_is(MirrorState.DEGRADED)
         for key, data in acked.items():
             assert await read_blob(engine, (await one(engine, PARTITION, key)).blob) == data
+        left = [
+            alert for alert in (await engine.health()).alerts if "left the mirror" in alert.text
+        ]
+        assert [alert.text.split()[1] for alert in left] == ["drive-b", "drive-a"]
+        assert 0 < left[0].when_ns <= left[1].when_ns
         await engine.close()
         await store.close()
 

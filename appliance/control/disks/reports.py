@@ -186,6 +186,7 @@ def mirror_report(
         resync_eta_s=None if health.resync_paused else resyncs.eta_s(assembly.mirror, health),
         resync_drive=health.resync_drive,
         resync_paused=health.resync_paused,
+        alerts=tuple(health.alerts),
         unreadable=tuple(f"{count} of {name}" for name, count in sorted(health.unreadable.items())),
     )
 

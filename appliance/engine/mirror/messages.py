@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from dataclasses import fields as fields_of
 from typing import Any, Final, NamedTuple
 
+from appliance.core.alerts import Alert
 from appliance.core.errors import Damaged, InvalidInput
 from appliance.engine.interface import (
     BATCH_OPERATIONS_MAX,
@@ -140,6 +141,7 @@ def encode_health(health: Health) -> dict[str, Any]:
     fields["state"] = health.state.value
     fields["question"] = health.question.value
     fields["members"] = [asdict(member) for member in health.members]
+    fields["alerts"] = [[alert.when_ns, alert.text] for alert in health.alerts]
     return fields
 
 
@@ -155,6 +157,7 @@ def decode_health(message: Any) -> Health:
         MemberHealth(**{name: value for name, value in member.items() if name in inner})
         for member in kept["members"]
     ]
+    kept["alerts"] = [Alert(*alert[:2]) for alert in kept.get("alerts", ())]
     return Health(**kept)
 
 

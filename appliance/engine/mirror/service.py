@@ -14,9 +14,11 @@ import asyncio
 import dataclasses
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from appliance.core.alerts import Alert
 from appliance.core.errors import ApplianceError, DriveFault, Refused, Unavailable
 from appliance.core.ports import Clock, Entropy
 from appliance.core.scrubs import ScrubOrder, ScrubReport
@@ -75,7 +77,7 @@ class StoreService:
         self._store: Store | None = None
         self._view: MembersView | None = None
         self._closing = False
-        self.alerts: Final[list[str]] = []
+        self._alerts: Final[deque[Alert]] = deque(maxlen=ALERTS_KEPT)
         self._told_unopened: set[str] = set()
         """Alerts since the last open store: every attempt to open meets the same troubles."""
         self.serving: Final = asyncio.Event()
@@ -163,8 +165,11 @@ class StoreService:
         store = self._store
         if store is None:
             drives = self._assembly.drives if self._assembly is not None else {}
-            return closed_health(drives, self._thread.reason, self._thread.failure)
-        return dataclasses.replace(store.health(), resync_paused=self._chores.resync.paused)
+            health = closed_health(drives, self._thread.reason, self._thread.failure)
+        else:
+            health = store.health()
+        paused = store is not None and self._chores.resync.paused
+        return dataclasses.replace(health, resync_paused=paused, alerts=tuple(self._alerts))
 
     def active(self) -> None:
         """A client in this process serves reads, of which the store would not know."""
@@ -331,7 +336,7 @@ class StoreService:
                 return
             self._told_unopened.add(text)
         _log.error("%s", text)
-        self._post(self._keep_alert, text)
+        self._post(self._alerts.append, Alert(self._clock.now_ns(), text))
 
     def _post(self, callback: Callable[..., object], *arguments: object) -> None:
         try:
@@ -352,13 +357,6 @@ class StoreService:
             peer.notify("members_changed", message)
         for watcher in self._watchers:
             watcher(view)
-
-    def _keep_alert(self, text: str) -> None:
-        self.alerts.append(text)
-        del self.alerts[:-ALERTS_KEPT]
-        for peer in self._peers:
-            if peer.role == "control":
-                peer.notify("alert", {"text": text})
 
     def _sweep_soon(self) -> None:
         if not self._closing:

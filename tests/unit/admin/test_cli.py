@@ -20,6 +20,7 @@ from appliance.cli.context import Context
 from appliance.cli.output import Output, eta, size
 from appliance.core import errors
 from appliance.core.admin import DriveState
+from appliance.core.alerts import Alert
 from appliance.core.jobs import Job, JobState
 from tests.unit.admin.fakes import FREE, MIRROR, RUNNING, FakeManagers
 from tests.unit.admin.serving import served
@@ -176,6 +177,16 @@ def test_mirror_create_takes_two_drives(shell: Shell, typed: tuple[str, ...]) ->
     assert shell.type("mirror", "create", *typed) == main.EXIT_USAGE
     assert shell.fake.created == []
     assert "Usage: appliance mirror create" in shell.err
+
+
+def test_mirror_status_shows_the_latest_alerts(shell: Shell) -> None:
+    alerts = tuple(Alert(number * 10**9, f"alert [{number}]") for number in range(1, 8))
+    shell.fake.mirrors = [replace(MIRROR, alerts=alerts)]
+    assert shell.type("mirror", "status") == 0
+    shown = [line.strip() for line in shell.out.splitlines() if "alert [" in line]
+    assert shown == [f"1970-01-01 00:00:0{n} UTC  alert [{n}]" for n in range(3, 8)]
+    (told,) = shell.json("mirror", "status")
+    assert len(told["alerts"]) == 7
 
 
 def test_mirror_status_shows_missing_and_resyncing(shell: Shell) -> None:
