@@ -178,9 +178,7 @@ class Control:
             scrub_of=self._mirrors.scrub_of,
             override=self._mirrors.override,
             order=self._mirrors.order,
-            spare_policy=SparePolicy(
-                config.store.spare_after_failed_s, config.store.spare_after_absent_s
-            ),
+            spare_policy=spare_policy_of(config),
         )
         parts = Parts(
             self._disks,
@@ -315,3 +313,8 @@ def _share(path: Path, owners: Owners | None) -> None:
     """Let the service's processes connect."""
     if owners is not None:
         os.chown(path, -1, owners.service_group)
+
+
+def spare_policy_of(config: Config) -> SparePolicy:
+    """When a spare takes over, as configured."""
+    return SparePolicy(config.store.spare_after_failed_s, config.store.spare_after_absent_s)

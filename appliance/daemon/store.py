@@ -13,6 +13,7 @@ import logging
 from typing import Any, Final
 
 from appliance.core.errors import ApplianceError
+from appliance.daemon.config import Config
 from appliance.daemon.lifetime import Lifetime
 from appliance.daemon.roles import store_role
 from appliance.engine.interface import Health, MirrorState
@@ -48,19 +49,7 @@ class StoreRole:
         self._mirror = mirror
         self._stack = stack
         self._clock = SystemClock()
-        section = life.config.store
-        settings = StoreSettings(
-            missing_members_wait_s=section.missing_drive_wait_s,
-            deadline_s=section.drive_deadline_s,
-            resync_pace=Pace(section.resync_limit_mib_s, section.resync_busy_percent),
-            resync_threads=section.resync_threads,
-            read_errors_advised=section.read_errors_advised,
-            crash_limit=section.crash_limit,
-            crash_window_s=section.crash_window_s,
-            scrub_every_s=section.scrub_interval_days * DAY_S,
-            scrub_pace=Pace(section.scrub_limit_mib_s, section.scrub_busy_percent),
-            compaction_pace=Pace(section.compaction_limit_mib_s, section.compaction_busy_percent),
-        )
+        settings = store_settings_of(life.config)
         self._service = StoreService(clock=self._clock, entropy=SystemEntropy(), settings=settings)
         self._link: Link | None = None
         self._assembly: Any = None
@@ -192,3 +181,20 @@ def _words(mirror: str, health: Health) -> str:
         used = health.total_bytes - health.free_bytes
         words += f", {100 * used // health.total_bytes} % full"
     return f"{words}: {health.reason}" if health.reason else words
+
+
+def store_settings_of(config: Config) -> StoreSettings:
+    """A mirror's settings as configured."""
+    section = config.store
+    return StoreSettings(
+        missing_members_wait_s=section.missing_drive_wait_s,
+        deadline_s=section.drive_deadline_s,
+        resync_pace=Pace(section.resync_limit_mib_s, section.resync_busy_percent),
+        resync_threads=section.resync_threads,
+        read_errors_advised=section.read_errors_advised,
+        crash_limit=section.crash_limit,
+        crash_window_s=section.crash_window_s,
+        scrub_every_s=section.scrub_interval_days * DAY_S,
+        scrub_pace=Pace(section.scrub_limit_mib_s, section.scrub_busy_percent),
+        compaction_pace=Pace(section.compaction_limit_mib_s, section.compaction_busy_percent),
+    )
