@@ -34,12 +34,19 @@ from appliance.objects.model import ObjectInfo
 from appliance.objects.records import BucketRecord, Kind, ObjectRecord
 
 STEP: Final = 1000
+NOBODY: Final = Owner("", "")
+UNDECODABLE: Final = (
+    ApplianceError, ValueError, TypeError, LookupError, msgpack.UnpackException,
+)  # fmt: skip
+"""What decoding a record raises that is not what this version writes."""
 _BUCKETS: Final = b"b/"
+_OBJECTS: Final = b"o/"
 
 
 @dataclass(frozen=True, slots=True)
 class StoredContract:
-    """A contract whose key is there. ``name`` is empty when its own record is not."""
+    """A contract whose key is there. ``name`` is empty when its own record is not, or
+    cannot be read."""
 
     contract_id: str
     name: str
@@ -49,11 +56,13 @@ class StoredContract:
 
 @dataclass(frozen=True, slots=True)
 class StoredBucket:
-    """A bucket with what its owner set."""
+    """A bucket with what its owner set. ``trouble`` says why its own record cannot be read, though
+    objects of it are there; then its owner and settings are not known."""
 
     contract: str
     name: str
     view: BucketView
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +87,7 @@ async def contracts(context: Context) -> list[StoredContract]:
         found.append(
             StoredContract(
                 contract_id,
-                "" if own is None else Contract.decode(own.value).name,
+                _contract_name(own),
                 counters.get(OBJECTS_COUNTER, 0),
                 counters.get(BYTES_COUNTER, 0),
             )
@@ -86,16 +95,46 @@ async def contracts(context: Context) -> list[StoredContract]:
     return found
 
 
+def _contract_name(own: Record | None) -> str:
+    try:
+        return "" if own is None else Contract.decode(own.value).name
+    except UNDECODABLE:
+        return ""  # its id tells it apart
+
+
 async def buckets(context: Context, contract: str) -> list[StoredBucket]:
-    """A contract's buckets by name."""
-    found = []
-    for record in await _all(context, Partition(contract), _BUCKETS):
-        name = record.key[len(_BUCKETS) :].decode("ascii")
-        decoded = BucketRecord.decode(record.value)
-        rules = decoded.rules(contract, public_access=False)
-        view = BucketView(name, contract, decoded, record.version, rules)
-        found.append(StoredBucket(contract, name, view))
-    return found
+    """A contract's buckets by name, also those of which only objects are left."""
+    partition = Partition(contract)
+    records = await _all(context, partition, _BUCKETS)
+    by_name = {record.key[len(_BUCKETS) :].decode("ascii"): record for record in records}
+    names = by_name.keys() | await _names_in_objects(context, partition)
+    return [_bucket(contract, name, by_name.get(name)) for name in sorted(names)]
+
+
+def _bucket(contract: str, name: str, record: Record | None) -> StoredBucket:
+    trouble, version = "the bucket's own record is lost", 0
+    decoded = BucketRecord(NOBODY, 0)
+    if record is not None:
+        version = record.version
+        try:
+            decoded, trouble = BucketRecord.decode(record.value), ""
+        except UNDECODABLE as error:
+            trouble = f"the bucket's own record cannot be read: {error}"
+    rules = decoded.rules(contract, public_access=False)
+    return StoredBucket(
+        contract, name, BucketView(name, contract, decoded, version, rules), trouble
+    )
+
+
+async def _names_in_objects(context: Context, partition: Partition) -> set[str]:
+    """The buckets that objects say they are in: one step of the walk a bucket."""
+    names: set[str] = set()
+    position, end = _OBJECTS, after_prefix(_OBJECTS)
+    while first := await context.engine.scan(partition, position, end, 1):
+        name = first[0].key[len(_OBJECTS) :].partition(b"/")[0].decode("ascii")
+        names.add(name)
+        position = after_prefix(object_root(name))
+    return names
 
 
 async def objects(context: Context, bucket: StoredBucket) -> AsyncIterator[StoredObject]:
@@ -112,7 +151,7 @@ async def objects(context: Context, bucket: StoredBucket) -> AsyncIterator[Store
         below = await context.engine.scan(bucket.view.partition, folder, after_prefix(folder), 1)
         try:
             decoded = ObjectRecord.decode(record.value)
-        except (ApplianceError, ValueError, msgpack.UnpackException) as error:
+        except UNDECODABLE as error:
             yield StoredObject(bucket.name, key, bool(below), None, str(error))
             continue
         if decoded.kind is not Kind.DELETE_MARKER:
@@ -133,6 +172,7 @@ def describe_bucket(bucket: StoredBucket) -> dict[str, Any]:
         "versioning": record.versioning.name.lower(),
         "ownership": None if record.ownership is None else record.ownership.value,
         "tags": dict(record.tags),
+        "trouble": bucket.trouble,
     }
 
 

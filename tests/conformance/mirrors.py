@@ -28,20 +28,21 @@ DRIVES: Final = ("drive-a", "drive-b")
 
 
 def lay_out(directory: Path) -> dict[str, Any]:
-    """Make a mirror below ``directory``, where drives may be mounted already; returns its assembly
-    message."""
+    """Make a mirror below ``directory``, where drives may be mounted already, unless there is one;
+    returns its assembly message."""
     drives = []
     for name in DRIVES:
         path = directory / name
         path.mkdir(exist_ok=True)
         drives.append(DrivePath(name, path, f"serial-{name}"))
-    make_mirror(
-        MIRROR_ID,
-        drives,
-        index_directory=directory / "index",
-        witness_file=directory / "witness" / "w",
-        segment_size_bytes=SEGMENT_BYTES,
-    )
+    if not (directory / "witness" / "w").exists():
+        make_mirror(
+            MIRROR_ID,
+            drives,
+            index_directory=directory / "index",
+            witness_file=directory / "witness" / "w",
+            segment_size_bytes=SEGMENT_BYTES,
+        )
     return {
         "mirror": "m1",
         "members": [{"drive": d.drive_id, "path": str(d.path), "serial": d.serial} for d in drives],

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from appliance.core.contracts import CONTRACT_KEY
 from appliance.core.errors import ApplianceError, InvalidInput, NotFound, Refused
 from appliance.core.exportnames import key_of_path
 from appliance.core.offline import EXIT_LOST, Export
+from appliance.core.recordkeys import after_prefix, bucket_key
 from appliance.daemon import export_directory
 from appliance.daemon.offline_export import check_target, export
+from appliance.engine.interface import SYSTEM, Batch, Delete, Partition, Put
 from appliance.objects.content import OpenObject
 from appliance.objects.export import StoredObject
+from tests.conformance.mirrors import open_in_process
 from tests.unit.offline.house import House, digest, quiet
 
 
@@ -152,6 +157,32 @@ def test_what_cannot_be_read_is_named_and_all_else_is_copied(house: House, tmp_p
     assert healed.exit_code == 0
     assert _files(to) == house.contents
     assert not (to / "unreadable.jsonl").exists()
+
+
+def test_a_bucket_whose_own_record_is_bad_or_gone_gives_its_objects(
+    house: House, tmp_path: Path
+) -> None:
+    broken = house.copied(tmp_path / "broken")
+    names = sorted({bucket for bucket, _ in house.contents})
+
+    async def break_records() -> None:
+        async with open_in_process(broken.home) as engine:
+            keys = await engine.scan(SYSTEM, CONTRACT_KEY, after_prefix(CONTRACT_KEY), 10)
+            for contract in (Partition(key.key[len(CONTRACT_KEY) :].decode()) for key in keys):
+                (bucket,) = await engine.scan(contract, b"b/", b"b0", 10)
+                is_first = bucket.key == bucket_key(names[0])
+                change = Put(bucket.key, b"\xc1 no record") if is_first else Delete(bucket.key)
+                await engine.commit(contract, Batch([change]))
+
+    asyncio.run(break_records())
+    found = _export(house, broken.drives[0], tmp_path / "out")
+    assert _files(tmp_path / "out") == house.contents
+    assert (found.buckets, found.unreadable_count) == (2, 0)
+    lines = (tmp_path / "out" / "buckets.jsonl").read_text().splitlines()
+    told = [json.loads(line) for line in lines]
+    assert [line["bucket"] for line in told] == names
+    assert "cannot be read" in told[0]["trouble"]
+    assert "is lost" in told[1]["trouble"]
 
 
 def test_a_key_of_another_appliance_is_refused_before_anything_is_written(
