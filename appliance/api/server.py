@@ -23,10 +23,12 @@ from typing import Final
 from aiohttp import web
 
 from appliance.api.managers import Managers
-from appliance.api.routes import BODY_BYTES_MAX, ROUTES, Access, Route, body_of
+from appliance.api.routes import BODY_BYTES_MAX, ROUTES, Access, Answer, Route, body_of
 from appliance.core import errors
 
 PREFIX: Final = "/v1"
+LOGGED_BYTES_MAX: Final = 1000
+"""Of a request to change something; none holds a secret."""
 _PEER_CREDENTIALS: Final = struct.Struct("3i")
 
 # One row per class a caller acts differently on: code for programs, status for HTTP.
@@ -110,22 +112,40 @@ def _is_served(path: Path) -> bool:
 
 
 async def _answer(managers: Managers, route: Route, request: web.Request) -> web.Response:
-    if route.access is Access.OPERATE and not _may_operate(request):
-        raise errors.Refused(
-            "cannot do that: only root and the service's own user may change anything"
-        )
-    answer = await route.handler(managers, request)
+    if route.access is Access.OPERATE:
+        answer = await _operate(managers, route, request)
+    else:
+        answer = await route.handler(managers, request)
     return web.Response(body=body_of(answer), status=answer.status, content_type="application/json")
 
 
-def _may_operate(request: web.Request) -> bool:
-    """Root or the user this process runs as, by the kernel's word about the peer."""
+async def _operate(managers: Managers, route: Route, request: web.Request) -> Answer:
+    """For root and the user this process runs as alone. Who asked for what, and what came of it, is
+    in the journal."""
+    process, user = _peer_of(request)
+    asked = (await request.read())[:LOGGED_BYTES_MAX].decode("utf-8", "replace")
+    what = f"user {user} (process {process}) asked for {request.method} {request.path} {asked!r}"
+    try:
+        if user not in {0, os.geteuid()}:
+            raise errors.Refused(
+                "cannot do that: only root and the service's own user may change anything"
+            )
+        answer = await route.handler(managers, request)
+    except errors.ApplianceError as error:
+        _log.warning("%s: %s", what, error)
+        raise
+    _log.info("%s: done", what)
+    return answer
+
+
+def _peer_of(request: web.Request) -> tuple[int, int]:
+    """Process and user by the kernel's word; -1 for both of a peer that has left."""
     connection = request.get_extra_info("socket")
     if connection is None:
-        return False
+        return -1, -1
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
-    _, user, _ = _PEER_CREDENTIALS.unpack(raw)
-    return user in {0, os.geteuid()}
+    process, user, _ = _PEER_CREDENTIALS.unpack(raw)
+    return process, user
 
 
 @web.middleware

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import os
 import socket
 import stat
 from pathlib import Path
@@ -16,6 +17,7 @@ from appliance.api.routes import BODY_BYTES_MAX, ROUTES
 from appliance.api.server import CODES, AdminServer
 from appliance.client.admin import Client
 from appliance.core import errors
+from appliance.core.decisions import Choice
 from tests.unit.admin.fakes import FREE, FULL, MIRROR, STATUS, FakeManagers, Unforeseen
 from tests.unit.admin.serving import served
 
@@ -194,3 +196,17 @@ def test_whoever_serves_something_else_is_told_apart(path: Path) -> None:
 def test_changing_routes_need_more_than_reading() -> None:
     for route in ROUTES:
         assert (route.access.value == "operate") == (route.method != "GET")
+
+
+def test_the_journal_has_who_changed_what(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="appliance.api.server"):
+        with served(FakeManagers(), path):
+            Client(path).resolve_mirror("m0", Choice.KEEP, "d1\nuser 0")
+            Client(path).mirrors()
+        with served(FakeManagers(error=errors.Refused("no")), path), pytest.raises(errors.Refused):
+            Client(path).resolve_mirror("m0", Choice.FORCE)
+    done, refused = (record.getMessage() for record in caplog.records)
+    who = f"user {os.geteuid()} (process {os.getpid()})"
+    assert done.startswith(f"{who} asked for POST /v1/mirrors/m0/resolve")
+    assert "keep" in done and "\n" not in done and done.endswith(": done")
+    assert refused.startswith(who) and refused.endswith(": no")
