@@ -7,7 +7,6 @@ its end, so nothing here rests on how long anything takes.
 from __future__ import annotations
 
 import asyncio
-import errno
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.core.errors import DriveFault, DriveTimeout, MembershipChanged, Unavailable
+from appliance.core.errors import DriveTimeout, MembershipChanged, Unavailable
 from appliance.engine.interface import MirrorState
 from appliance.engine.mirror.committer_thread import Command
 from appliance.engine.mirror.completion import complete
@@ -30,48 +29,13 @@ from appliance.engine.mirror.throttle import Activity
 from appliance.runtime.clock import SystemClock
 from appliance.runtime.lanes import ThreadLanes
 from tests.crash.acts import blob_of, bring_back, commit, put, put_staged
+from tests.crash.hanging import Hang
 from tests.crash.history import PARTITION
 from tests.crash.machine import SETTINGS, Machine
-from tests.crash.simulated import Operation
 
 PATIENT = replace(SETTINGS, deadline_s=0.2)
 
 pytestmark = pytest.mark.timeout(60)
-
-
-class Hang:
-    """Calls on one drive that do not come back before ``end``."""
-
-    def __init__(self, machine: Machine, drive: str) -> None:
-        self._disk = machine.disks[drive]
-        self._over = threading.Event()
-        self.struck = threading.Event()
-
-    def on(self, kind: str, path: str = "") -> None:
-        """From now on, for operations of this kind on paths that begin so."""
-
-        def numbered(operation: Operation) -> None:
-            if operation.kind == kind and operation.path.startswith(path):
-                self._wait()
-
-        def looking(found: str, where: str) -> None:
-            if found == kind and where.startswith(path):
-                self._wait()
-
-        self._disk.hook, self._disk.look_hook = numbered, looking
-
-    def _wait(self) -> None:
-        self.struck.set()
-        self._over.wait(50)
-        raise DriveFault(self._disk.name, "a call that hung", errno.EIO)
-
-    def over_for_new_calls(self) -> None:
-        """Those that hang go on hanging."""
-        self._disk.hook = self._disk.look_hook = None
-
-    def end(self) -> None:
-        self.over_for_new_calls()
-        self._over.set()
 
 
 @pytest.fixture

@@ -17,8 +17,11 @@ from appliance.engine.mirror.scrub_tally import Found
 from appliance.engine.mirror.segment import segment_path
 from appliance.engine.mirror.state import Stopped
 from appliance.engine.mirror.store import Store
+from appliance.runtime.clock import SystemClock
+from appliance.runtime.lanes import ThreadLanes
 from tests.crash.acts import commit, delete, put
-from tests.crash.machine import DRIVES, Machine
+from tests.crash.hanging import Hang
+from tests.crash.machine import DRIVES, SETTINGS, Machine
 from tests.crash.scrubbing import LARGE, fill, place_of, repaired_to, scrub, stable
 
 
@@ -124,3 +127,28 @@ def test_a_batch_of_another_history_is_told_from_the_right_one(
     repaired_to(machine, before, done)
     assert done.tally.index == PROVEN
     assert done.found(drive) == Found(bad_batches=1, repaired=1)
+
+
+@pytest.mark.parametrize(
+    ("hung", "stays"), [("drive-b", "drive-a"), ("drive-a", "drive-b")], ids=["peer", "target"]
+)
+def test_a_hang_while_a_segment_is_given_back_is_blamed_on_the_drive_that_hangs(
+    machine: Machine, hung: str, stays: str
+) -> None:
+    lanes = ThreadLanes(SystemClock())
+    store = machine.open(lanes=lanes, settings=replace(SETTINGS, deadline_s=0.2))
+    fill(machine)
+    used = store._state.planner.table.used()[0]
+    path = segment_path(used.segment)
+    store.members["drive-a"].unlink(path)
+    hang = Hang(machine, hung)
+    hang.on("read" if hung == "drive-b" else "write", path)
+    mender = Mender(store._state)
+    assert mender.segment("drive-a", "drive-b", used.segment, used.generation) is Mend.FAILED
+    assert hang.struck.is_set()
+    assert list(store.members) == ["drive-a", "drive-b"], "nobody is judged by one call"
+    hang.over_for_new_calls()
+    commit(store, put(b"after", 9000))
+    assert list(store.members) == [stays]
+    hang.end()
+    lanes.close()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from appliance.core.errors import DriveFault, DriveTimeout
 from appliance.core.ports import Clock, Lanes, Volume
@@ -108,6 +108,15 @@ class Calls:
         deadline_s = self._deadline_s if deadline_s is None else deadline_s
         late = self._run({name: call}, answers, deadline_s)
         return late.get(name) or answers.faults.get(name)
+
+    def on(self, name: str, call: Callable[[], Any]) -> Any:
+        """One call on a drive's lane: its result. Raises what it raised, ``DriveTimeout``."""
+        answers = Answers()
+        late = self._run({name: call}, answers, self._deadline_s)
+        fault = late.get(name) or answers.faults.get(name)
+        if fault is not None:
+            raise fault
+        return answers.values[name]
 
     def renew(self, name: str) -> None:
         """A drive came back on a fresh mount: what may still hang on the old one is left behind."""

@@ -9,7 +9,8 @@ Crash points: (1) in the middle of a batch's or header's write: it was bad befor
 the peer's is whole; (2) a blob's copy under its temporary name: swept after the next start; (3)
 after the rename: whole, since its bytes were flushed before.
 
-Committer thread only, and short: a blob is copied before, beside the committer.
+Committer thread only, and short: a blob is copied before, beside the committer. Every call is made
+on the lane of the drive it is for, so that the one that hangs is the one that is blamed.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from __future__ import annotations
 import enum
 import errno
 from collections.abc import Callable
+from functools import partial
 from pathlib import PurePath
-from typing import Final
+from typing import Any, Final
 
-from appliance.core.errors import DriveFault
+from appliance.core.errors import DriveFault, DriveTimeout
 from appliance.core.ports import Volume
 from appliance.engine.mirror.adoption import unlink_quietly
 from appliance.engine.mirror.blob import BLOB_DIRECTORY, blob_directory, blob_path
+from appliance.engine.mirror.guarded import GuardedVolume
 from appliance.engine.mirror.index import publish
 from appliance.engine.mirror.member import Member
 from appliance.engine.mirror.rebuild import condemn
@@ -72,7 +75,7 @@ class Mender:
             member.log.write_raw(segment, offset, good)
             return member.log.read_raw(segment, offset, len(good)) == good
 
-        return self._done(member, write)
+        return self._done(member, lambda: self._on(member, write))
 
     def header(self, drive: str, segment: int, generation: int) -> Mend:
         """Write a segment's header anew: the log knows what it says. Raises ``Stopped``."""
@@ -85,7 +88,7 @@ class Mender:
             member.log.recycle(SegmentState(segment, generation))
             return member.log.read_raw(segment, 0, len(wanted)) == wanted
 
-        return self._done(member, write)
+        return self._done(member, lambda: self._on(member, write))
 
     def header_bytes(self, segment: int, generation: int) -> bytes:
         """What the first block of a segment holds. Any thread."""
@@ -106,9 +109,10 @@ class Mender:
 
         def write() -> bool:
             if found.first_sequence:
-                copy_segment(peer, member, segment)
+                copy_segment(self._guarded(peer), self._guarded(member), segment)
+                self._on(member, member.log.close)  # it may hold the file that was replaced
             else:
-                member.log.prepare(SegmentState(segment, generation))
+                self._on(member, partial(member.log.prepare, SegmentState(segment, generation)))
             return True
 
         return self._done(member, write)
@@ -123,7 +127,7 @@ class Mender:
         volume, path = member.volume, blob_path(blob_id)
         temporary = path + suffix
         if self._state.index.owner(blob_id) is None:
-            self._call(member, lambda: unlink_quietly(volume, temporary))
+            self._try(member, lambda: unlink_quietly(self._guarded(member), temporary))
             return Mend.VOID
 
         def write() -> bool:
@@ -132,7 +136,7 @@ class Mender:
             volume.flush_directory(blob_directory(blob_id))
             return True
 
-        return self._done(member, write)
+        return self._done(member, lambda: self._on(member, write))
 
     def count_bad(self, drive: str) -> None:
         """The drive gave wrong bytes, or none."""
@@ -155,26 +159,33 @@ class Mender:
         condemn(directory, PurePath(self._state.index.path).name)
 
     def _done(self, member: Member, write: Callable[[], bool]) -> Mend:
-        good = self._call(member, write)
+        good = self._try(member, write)
         if good:
             member.repaired += 1
             self._state.counts.repaired += 1
         return Mend.MENDED if good else Mend.FAILED
 
-    def _call(self, member: Member, write: Callable[[], object]) -> bool:
-        """On the member's lane. A drive that does not even take a repair leaves the mirror."""
-        found: list[object] = []
-        fault = self._state.calls.within(member.drive_id, lambda: found.append(write()))
-        if fault is None:
-            return bool(found[0])
-        if fault.drive == member.drive_id and not _is_harmless(fault):
-            self._state.lose({member.drive_id: fault})
-        return False
+    def _try(self, member: Member, work: Callable[[], object]) -> bool:
+        """Whether it was done. A drive that does not even take a repair leaves the mirror; one that
+        does not answer is judged by its next write."""
+        try:
+            return bool(work())
+        except DriveFault as fault:
+            if fault.drive == member.drive_id and not _is_harmless(fault):
+                self._state.lose({member.drive_id: fault})
+            return False
+
+    def _on(self, member: Member, call: Callable[[], Any]) -> Any:
+        return self._state.calls.on(member.drive_id, call)
+
+    def _guarded(self, member: Member) -> GuardedVolume:
+        return GuardedVolume(member.volume, partial(self._on, member))
 
 
 def _is_harmless(fault: DriveFault) -> bool:
-    """No room, or a file that was swept: the drive itself is whole."""
-    return fault.errno in {errno.ENOSPC, errno.EDQUOT, errno.ENOENT}
+    """No answer yet, no room, or a file that was swept: the drive itself may be whole."""
+    is_late = isinstance(fault, DriveTimeout)
+    return is_late or fault.errno in {errno.ENOSPC, errno.EDQUOT, errno.ENOENT}
 
 
 def blob_directories() -> list[str]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from appliance.core.errors import DriveFault
+from appliance.core.ports import Volume
 from appliance.engine.mirror.accepted import Loss, loss_of, read_losses, write_losses
 from appliance.engine.mirror.format import (
     BlobKind,
@@ -251,7 +252,8 @@ def _copy_damaged(source: Member, target: Member, damage: Damage) -> None:
     if damage.length and target.volume.stat(segment_path(damage.segment)) is not None:
         copy_raw(source, target, damage.segment, damage.offset, damage.length)
     else:
-        copy_segment(source, target, damage.segment)
+        copy_segment(source.volume, target.volume, damage.segment)
+        target.log.close()  # it may hold the file that was replaced
 
 
 def copy_raw(source: Member, target: Member, segment: int, offset: int, length: int) -> None:
@@ -265,27 +267,29 @@ def copy_raw(source: Member, target: Member, segment: int, offset: int, length: 
         offset += len(data)
 
 
-def copy_segment(source: Member, target: Member, segment: int) -> None:
-    """Copy a whole segment under its final name only once it is whole and flushed, header last.
-    Raises ``DriveFault``."""
+def copy_segment(source: Volume, target: Volume, segment: int) -> None:
+    """Copy a whole segment, past both page caches, under its final name only once it is whole and
+    flushed. Whoever holds the file that is replaced must let go of it. Raises ``DriveFault``."""
     path = segment_path(segment)
     partial = f"{path}.new"
-    if target.volume.stat(partial) is not None:
-        target.volume.unlink(partial)
-    found = source.volume.stat(path)
-    assert found is not None, "the source was surveyed"
-    file = target.volume.open(partial, write=True, create=True)
+    if target.stat(partial) is not None:
+        target.unlink(partial)
+    reading = source.open(path)
     try:
-        file.allocate(found.size_bytes)
-        for offset in range(0, found.size_bytes, COPY_BYTES):
-            length = min(COPY_BYTES, found.size_bytes - offset)
-            file.write_at(offset, source.log.read_raw(segment, offset, length))
-        file.flush()
+        length = reading.size_bytes()
+        file = target.open(partial, write=True, create=True)
+        try:
+            file.allocate(length)
+            for offset in range(0, length, COPY_BYTES):
+                wanted = min(COPY_BYTES, length - offset)
+                file.write_at(offset, reading.read_at(offset, wanted, past_cache=True))
+            file.flush()
+        finally:
+            file.close()
     finally:
-        file.close()
-    target.volume.rename(partial, path)
-    target.volume.flush_directory(LOG_DIRECTORY)
-    target.log.close()  # it may hold the file that was replaced
+        reading.close()
+    target.rename(partial, path)
+    target.flush_directory(LOG_DIRECTORY)
 
 
 def _copy_tail(

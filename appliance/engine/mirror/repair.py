@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 from appliance.core.errors import Damaged, DataLost, DriveFault, DriveTimeout
 from appliance.engine.mirror.adoption import copy_blob, is_verified
@@ -27,8 +27,6 @@ from appliance.engine.mirror.state import MirrorState
 
 REPAIRED_SUFFIX: Final = ".repaired"
 """Behind a blob's name while its good copy waits to take its place."""
-
-T = TypeVar("T")
 
 
 class Repairer:
@@ -83,21 +81,15 @@ class Repairer:
         start = location.offset // BLOCK_BYTES * BLOCK_BYTES
         end = -(-(location.offset + location.length) // BLOCK_BYTES) * BLOCK_BYTES
         reading = partial(source.log.read_raw, location.segment, start, end - start)
-        good = self._on_lane(source, reading)
-        self._on_lane(member, partial(_write_record, member, location, start, good))
+        good: bytes = self._state.calls.on(source.drive_id, reading)
+        writing = partial(_write_record, member, location, start, good)
+        self._state.calls.on(member.drive_id, writing)
         return self._is_good(member, location)
 
     def _is_good(self, member: Member, location: Location) -> bool:
-        return self._on_lane(member, partial(_record_is_good, member, location))
-
-    def _on_lane(self, member: Member, call: Callable[[], T]) -> T:
-        """On the drive's own lane: what is late there is over before anything else is written."""
-        found: list[T] = []
-        calls = self._state.calls
-        fault = calls.within(member.drive_id, lambda: found.append(call()))
-        if fault is not None:
-            raise fault
-        return found[0]
+        looking = partial(_record_is_good, member, location)
+        found: bool = self._state.calls.on(member.drive_id, looking)
+        return found
 
     # -- blob files --------------------------------------------------------------------------------
 
