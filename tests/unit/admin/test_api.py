@@ -201,7 +201,7 @@ def test_changing_routes_need_more_than_reading() -> None:
 def test_the_journal_has_who_changed_what(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="appliance.api.server"):
         with served(FakeManagers(), path):
-            Client(path).resolve_mirror("m0", Choice.KEEP, "d1\nuser 0")
+            Client(path).resolve_mirror("m0", Choice.KEEP, drive="d1\nuser 0")
             Client(path).mirrors()
         with served(FakeManagers(error=errors.Refused("no")), path), pytest.raises(errors.Refused):
             Client(path).resolve_mirror("m0", Choice.FORCE)
