@@ -14,6 +14,7 @@ builds crash states from what follows the fault. Everything derives from the see
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -65,10 +66,16 @@ class Episode:
         else:
             self._run_cuts()
 
+    def _place(self, name: str) -> Path:
+        """A directory that is not there yet."""
+        place = self._directory / name
+        shutil.rmtree(place, ignore_errors=True)
+        return place
+
     # -- crashes of a sound machine --------------------------------------------------------------
 
     def _run_cuts(self) -> None:
-        world = World(self._seed, self._directory / "run")
+        world = World(self._seed, self._place("run"))
         world.recorder.start()
         world.open()
         for _ in range(DEEDS_EACH):
@@ -184,7 +191,7 @@ class Episode:
         chosen = KINDS[kind]
         where = WITNESS if drive == 4 and not chosen.lies else DRIVES[drive % 2]
         persistent = chosen.may_persist and turn % 2 == 0
-        world = World(self._seed, self._directory / "run")
+        world = World(self._seed, self._place("run"))
         count = count_operations(world, where, writes_only=chosen.writes_only)
         deeds = self._inject(world, None, plain=chosen.lies)
         world.machine.drop_store()
@@ -194,7 +201,7 @@ class Episode:
 
     def _run_injected(self, injection: Injection, deeds: list[str]) -> None:
         self._tally.injected_runs += 1
-        world = World(self._seed, self._directory / "run")
+        world = World(self._seed, self._place("run"))
         world.under_fire = True
         world.recorder.start()
         injection.install(world)

@@ -15,7 +15,7 @@ from typing import Final
 from appliance.core.errors import DriveFault, DriveTimeout
 from tests.crash.images import BLOCK_BYTES
 from tests.crash.machine import WITNESS
-from tests.crash.simulated import Operation, SimulatedDisk
+from tests.crash.simulated import ROOMY_BYTES, Operation, SimulatedDisk
 from tests.crash.world import World
 
 STRIKES_MAX: Final = 60
@@ -129,7 +129,7 @@ class Injection:
     def relent(self, world: World) -> None:
         """Called between deeds: what struck once is over."""
         if world.injected and not self.persistent:
-            disk_of(world, self.drive).capacity_bytes = 1 << 40
+            disk_of(world, self.drive).capacity_bytes = ROOMY_BYTES
 
 
 def disk_of(world: World, drive: str) -> SimulatedDisk:

@@ -30,6 +30,7 @@ from appliance.engine.mirror.store import Store
 from appliance.system.files import DirectoryVolume
 from tests.crash.images import Image
 from tests.crash.simulated import (
+    ROOMY_BYTES,
     Power,
     PowerCut,
     SeededEntropy,
@@ -143,7 +144,7 @@ class Machine:
         )
         return self.store
 
-    def add_disk(self, name: str, *, capacity_bytes: int = 1 << 40) -> SimulatedDisk:
+    def add_disk(self, name: str, *, capacity_bytes: int = ROOMY_BYTES) -> SimulatedDisk:
         """One more drive in the machine, empty."""
         self.disks[name] = SimulatedDisk(name, self.power, capacity_bytes=capacity_bytes)
         return self.disks[name]

@@ -21,6 +21,7 @@ import hashlib
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from appliance.core.errors import DriveFault, DriveTimeout
 from tests.crash.images import Content, Frozen, Image, NameChange, change_names
@@ -45,6 +46,10 @@ __all__ = [
     "SimulatedFile",
     "SimulatedVolume",
 ]
+
+
+ROOMY_BYTES: Final = 1 << 40
+"""A drive of this size is never full: nobody counts what is used of it."""
 
 
 @dataclass(slots=True)
@@ -98,7 +103,7 @@ _Tree = dict[str, Inode | None]
 class SimulatedDisk:
     """One drive. ``mount`` gives the volume the engine uses; a power cut or ``pull`` ends it."""
 
-    def __init__(self, name: str, power: Power, *, capacity_bytes: int = 1 << 40) -> None:
+    def __init__(self, name: str, power: Power, *, capacity_bytes: int = ROOMY_BYTES) -> None:
         self.name = name
         self.power = power
         self.capacity_bytes = capacity_bytes
@@ -224,6 +229,12 @@ class SimulatedDisk:
     def used_bytes(self) -> int:
         return sum(len(inode.live) for inode in self._live.values() if inode is not None)
 
+    def has_room(self, grown_bytes: int) -> bool:
+        """Whether a file may grow by so much; one that does not grow always has its room."""
+        if self.capacity_bytes >= ROOMY_BYTES:
+            return True
+        return self.used_bytes() + max(0, grown_bytes) <= self.capacity_bytes
+
     def begin(self, kind: str, path: str, offset: int = 0, length: int = 0) -> bool:
         """Every operation passes here first. False: do it, then the power goes."""
         self.operations += 1
@@ -242,8 +253,7 @@ class SimulatedDisk:
 
     def write(self, inode: Inode, path: str, offset: int, data: bytes, *, durable: bool) -> None:
         stays_on = self.begin("write", path, offset, len(data))
-        grown = max(0, offset + len(data) - len(inode.live))
-        if self.used_bytes() + grown > self.capacity_bytes:
+        if not self.has_room(offset + len(data) - len(inode.live)):
             raise DriveFault(self.name, f"write {path}", errno.ENOSPC)
         if self.operations in self.lost_writes:
             return

@@ -165,7 +165,7 @@ class SimulatedFile:
         self._volume.check(self._path)
         disk = self._volume.disk
         stays_on = disk.begin("allocate", self._path, 0, length)
-        if disk.used_bytes() + length - len(self._inode.live) > disk.capacity_bytes:
+        if not disk.has_room(length - len(self._inode.live)):
             raise DriveFault(disk.name, f"allocate {self._path}", errno.ENOSPC)
         if not stays_on:
             raise PowerCut

@@ -7,6 +7,7 @@ outcome before the store has answered.
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ SIZES: Final = (None, 0, 300, 700, 2_000, 9_000, 12_000)
 STAGED_BYTES: Final = (30_000, 70_000)
 
 IndexFiles = Mapping[str, bytes]
+_SHARED_MEMORY: Final = "-shm"
 
 
 class Note(NamedTuple):
@@ -248,14 +250,25 @@ class World:
 
 
 def read_files(directory: Path) -> IndexFiles:
-    """The files of a directory."""
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
+    """The files of an index's directory, but for the shared memory of SQLite, which the first one
+    to open the database makes anew."""
+    files = {}
+    with os.scandir(directory) as found:
+        for entry in found:
+            if not entry.name.endswith(_SHARED_MEMORY):
+                with open(entry.path, "rb", buffering=0) as file:
+                    files[entry.name] = file.read()
+    return files
 
 
 def write_files(directory: Path, files: IndexFiles) -> None:
     """Make a directory hold these files and nothing else."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for path in directory.iterdir():
-        path.unlink()
+    place = str(directory)
+    if os.path.isdir(place):
+        for name in os.listdir(place):
+            os.unlink(f"{place}/{name}")
+    else:
+        os.makedirs(place)
     for name, data in files.items():
-        (directory / name).write_bytes(data)
+        with open(f"{place}/{name}", "xb", buffering=0) as file:
+            file.write(data)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from typing import Final, TypeVar
 
 from appliance.core.errors import Damaged, DataLost, DriveFault, DriveTimeout
@@ -59,6 +60,7 @@ T = TypeVar("T")
 
 BLOB_DIRECTORIES: Final = 256
 PAGE: Final = 1000
+_AFTER_ALL: Final = b"\xff" * (BLOB_ID_BYTES + 1)
 SPOTS_MAX: Final = 10_000
 """Spots that could not be read and are remembered one by one; all are counted."""
 
@@ -163,10 +165,9 @@ class Transfer:
                 self.progress.lose(Spot(blob_id=blob_id))
 
     def _comparing(self, index: IndexReader, trust: Trust) -> Iterator[Piece]:
-        for number in range(BLOB_DIRECTORIES):
+        for number, versions in enumerate(_versions(index)):
             directory = blob_directory(bytes([number]))
             there = set(_names(self._target.volume, directory))
-            versions = _versions(index, number)
             for name in self._first_of(partial(_names, directory=directory)):
                 blob_id = blob_id_of(name)
                 if not blob_id:
@@ -340,12 +341,21 @@ def _names(volume: Volume, directory: str) -> list[str]:
     return volume.names(directory) if volume.stat(directory) is not None else []
 
 
-def _versions(index: IndexReader, number: int) -> dict[bytes, tuple[int, int | None]]:
-    """Size and version of every owned blob whose id begins with a byte."""
-    start, end = bytes([number]), bytes([number + 1]) if number < 255 else b"\xff" * 17
-    assert len(end) in {1, BLOB_ID_BYTES + 1}
-    found: dict[bytes, tuple[int, int | None]] = {}
-    while page := index.blob_versions(start, end, PAGE):
-        found.update({blob_id: (size, version) for blob_id, size, version in page})
+def _versions(index: IndexReader) -> Iterator[dict[bytes, tuple[int, int | None]]]:
+    """For each directory of blobs in turn, size and version of every owned one in it."""
+    groups = groupby(_owned(index), lambda row: row[0][0])
+    first, rows = next(groups, (BLOB_DIRECTORIES, iter(())))
+    for number in range(BLOB_DIRECTORIES):
+        if number < first:
+            yield {}
+            continue
+        yield {blob_id: (size, version) for blob_id, size, version in rows}
+        first, rows = next(groups, (BLOB_DIRECTORIES, iter(())))
+
+
+def _owned(index: IndexReader) -> Iterator[tuple[bytes, int, int]]:
+    """Id, size and version of every owned blob, by id, read a page at a time."""
+    start = b""
+    while page := index.blob_versions(start, _AFTER_ALL, PAGE):
+        yield from page
         start = page[-1][0] + b"\0"
-    return found
