@@ -15,6 +15,7 @@ from appliance.engine.mirror.scrub import PROVEN
 from appliance.engine.mirror.segment import FIRST_OFFSET, SegmentState, segment_path
 from tests.crash.acts import blob_of, bring_back, commit, delete, put
 from tests.crash.history import PARTITION
+from tests.crash.images import BLOCK_BYTES, Content
 from tests.crash.machine import Machine
 from tests.crash.scrubbing import scrub
 from tests.crash.simulated import Operation
@@ -180,3 +181,42 @@ def test_a_bad_first_batch_is_seen_though_the_index_is_current(machine: Machine)
     assert store.recovery.repaired == {"drive-a": 1}
     assert scrub(machine).tally.index == PROVEN
     assert machine.disks["drive-a"].contents().keys() == machine.disks["drive-b"].contents().keys()
+
+
+def _cut_short(machine: Machine, drive: str, path: str, size_bytes: int) -> None:
+    """What was made of the file was lost, but for its beginning."""
+    image = machine.disks[drive].image()
+    content = image[path]
+    assert content is not None, "it is a file"
+    machine.disks[drive].restore_image({**image, path: Content(content.data[:size_bytes])})
+
+
+def test_a_batch_whose_padding_was_lost_is_copied_in_whole_blocks(machine: Machine) -> None:
+    """The drive had lost the making of the segment: its file ended within the batch's last block,
+    and what was read there could not be written to its peer."""
+    store = machine.open()
+    commit(store, put(b"k", 1))
+    tail = store._state.planner.tail
+    commit(store, put(b"last", 2, b"short"))
+    machine.drop_store()
+    _cut_short(machine, "drive-a", segment_path(tail.segment), tail.offset + 2560)
+    machine.disks["drive-b"].flip(segment_path(tail.segment), tail.offset + 20)
+    store = machine.open()
+    assert store.recovery.copied_batches == 1
+    with machine.reader("drive-b") as reader:
+        assert None not in reader.read(PARTITION, [b"k", b"last"])
+
+
+def test_a_record_whose_file_was_cut_short_is_repaired_in_place(machine: Machine) -> None:
+    """The good bytes were put where the file ended, and not where they belong."""
+    store = machine.open()
+    for number in range(1, 6):
+        commit(store, put(b"k%d" % number, number, b"z" * 80_000))
+    place = blob_of(machine, b"k2").place
+    found = decode_place(place)
+    assert isinstance(found, InlinePlace)
+    segment, offset = found.location.segment, found.location.offset
+    assert segment != store._state.planner.tail.segment
+    machine.drop_store()
+    _cut_short(machine, "drive-a", segment_path(segment), offset // BLOCK_BYTES * BLOCK_BYTES + 10)
+    assert machine.open().repair("drive-a", place)

@@ -136,10 +136,11 @@ class Log:
             file.close()
 
     def read_raw(self, segment: int, offset: int, length: int) -> bytes:
-        """Bytes of a segment as they lie, past the page cache, for comparing and copying drives."""
+        """Bytes of a segment as they lie, past the page cache, for comparing and copying drives.
+        Zeros where the file was cut short: whole blocks can only be written as such."""
         file = _open_segment(self._volume, segment)
         try:
-            return file.read_at(offset, length, past_cache=True)
+            return file.read_at(offset, length, past_cache=True).ljust(length, b"\0")
         finally:
             file.close()
 

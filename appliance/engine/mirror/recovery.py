@@ -261,8 +261,6 @@ def copy_raw(source: Member, target: Member, segment: int, offset: int, length: 
     end = offset + length
     while offset < end:
         data = source.log.read_raw(segment, offset, min(COPY_BYTES, end - offset))
-        if not data:
-            return
         target.log.write_raw(segment, offset, data)
         offset += len(data)
 

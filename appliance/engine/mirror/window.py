@@ -1,7 +1,8 @@
 """A sliding view of a segment for whoever reads it from end to end.
 
 Owns the pieces it is read in, and what is made of blocks that cannot be read. Refuses a drive with
-more than a few of those. Invariant: a block that cannot be read is zeros, which verify as nothing.
+more than a few of those. Invariant: a block that cannot be read, or that the file was cut
+short of, is zeros, which verify as nothing; a batch that is whole but for its padding is whole.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Window:
     def _fill(self, offset: int, length: int) -> bytes:
         length = max(0, min(length, self._size_bytes - offset))
         try:
-            return self._file.read_at(offset, length, past_cache=True)
+            return self._file.read_at(offset, length, past_cache=True).ljust(length, b"\0")
         except DriveFault as fault:
             if not fault.is_bad_spot:
                 raise
@@ -59,7 +60,7 @@ class Window:
 
     def _block(self, offset: int, length: int) -> bytes:
         try:
-            return self._file.read_at(offset, length, past_cache=True)
+            return self._file.read_at(offset, length, past_cache=True).ljust(length, b"\0")
         except DriveFault as fault:
             self._bad_blocks.add((self._segment, offset))
             if not fault.is_bad_spot or len(self._bad_blocks) > BAD_BLOCKS_MAX:
