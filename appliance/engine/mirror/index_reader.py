@@ -108,9 +108,7 @@ class Reads:
         """The partition's number; -1 if it never had a record. Numbers never change."""
         number = self._partitions.get(partition)
         if number is None:
-            row = self._cursor.execute(
-                "SELECT id FROM partitions WHERE name = ?", (partition.encode(),)
-            ).fetchone()
+            row = self._only("SELECT id FROM partitions WHERE name = ?", (partition.encode(),))
             if row is None:
                 return -1
             number = self._partitions[partition] = row[0]
@@ -136,8 +134,14 @@ class Reads:
                 self._cursor.execute("COMMIT")
 
     def _one(self, number: int, key: bytes) -> IndexedRecord | None:
-        row = self._cursor.execute(_READ, (number, key)).fetchone()
+        row = self._only(_READ, (number, key))
         return None if row is None else IndexedRecord._make(row)
+
+    def _only(self, query: str, bindings: Sequence[object] = ()) -> Any:
+        """The one row, or None. Read to its end: a statement that is not keeps its snapshot, and no
+        checkpoint gets past that, nor does the index's log start over."""
+        rows = self._cursor.execute(query, bindings).fetchall()
+        return rows[0] if rows else None
 
     def scan(
         self, partition: str, start: bytes, end: bytes, limit: int, reverse: bool = False
@@ -172,7 +176,7 @@ class Reads:
         """One counter, 0 if nothing charges it."""
         with translated("reading a counter"):
             query = "SELECT amount FROM counters WHERE partition = ? AND name = ?"
-            row = self._cursor.execute(query, (self._partition(partition), name)).fetchone()
+            row = self._only(query, (self._partition(partition), name))
             return 0 if row is None else int(row[0])
 
     def partitions(self) -> list[str]:
@@ -197,9 +201,9 @@ class Reads:
     def position(self) -> Position | None:
         """The last batch applied, as this connection sees it; None in a fresh index."""
         with translated("reading its position"):
-            row = self._cursor.execute(
+            row = self._only(
                 "SELECT sequence, incarnation, crc, segment, generation, offset, end FROM position"
-            ).fetchone()
+            )
             if row is None:
                 return None
             return Position(row[0], int.from_bytes(row[1], "little"), *row[2:])
@@ -207,11 +211,12 @@ class Reads:
     def owner(self, blob_id: bytes) -> tuple[str, bytes] | None:
         """(partition, key) of the record that owns a file blob, or None."""
         with translated("looking for a blob's owner"):
-            return self._cursor.execute(
+            owner: tuple[str, bytes] | None = self._only(
                 "SELECT CAST(p.name AS TEXT), b.key FROM blobs b JOIN partitions p"
                 " ON p.id = b.partition WHERE b.blob_id = ?",
                 (blob_id,),
-            ).fetchone()
+            )
+            return owner
 
     def blob_ids(self, after: bytes, limit: int) -> list[tuple[bytes, int]]:
         """(blob id, size) of owned file blobs with an id above ``after``, by id."""
@@ -251,7 +256,7 @@ class Reads:
         """Whether a blob has no owner any more and only awaits its unlinking."""
         with translated("looking for a released blob"):
             query = "SELECT 1 FROM released WHERE blob_id = ?"
-            return self._cursor.execute(query, (blob_id,)).fetchone() is not None
+            return self._only(query, (blob_id,)) is not None
 
     def check(self) -> list[str]:
         """SQLite's own check of the whole file, page checksums included: what is wrong with it."""

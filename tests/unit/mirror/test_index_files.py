@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from appliance.core.errors import Damaged, DriveFault
+from appliance.engine.interface import Charge
 from appliance.engine.mirror.index import (
     Index,
     IndexReader,
@@ -19,6 +20,8 @@ from appliance.engine.mirror.index import (
     publish,
     remove_others,
 )
+from appliance.engine.mirror.index_reader import Reads
+from appliance.engine.mirror.record import FileBlob
 from appliance.system.files import DirectoryVolume
 from tests.unit.mirror.batches import MIRROR, Batches
 
@@ -66,6 +69,36 @@ def test_a_reader_in_the_way_only_delays_a_checkpoint(index: Index) -> None:
     assert old is not None and old.value == b"1"
     reader._cursor.execute("COMMIT")
     assert index.checkpoint() == index.applied
+    reader.close()
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda reads: reads.read("acme", [b"a"]),
+        lambda reads: reads.read("acme", [b"a", b"b"]),
+        lambda reads: reads.scan("acme", b"", b"z", 1),
+        lambda reads: reads.counter("acme", b"bytes"),
+        lambda reads: reads.position(),
+        lambda reads: reads.owner(b"\1" * 16),
+        lambda reads: reads.is_released(b"\2" * 16),
+    ],
+)
+def test_what_was_read_is_in_nobodys_way(index: Index, look: Callable[[Reads], object]) -> None:
+    """A reader that rests after its answer, and the writer itself, hold no snapshot."""
+    make = Batches()
+    charged = make.put(b"b", b"1", charges=(Charge(b"bytes", 5),))
+    held, gone = (FileBlob(bytes([number]) * 16, 9) for number in (1, 2))
+    index.apply(make.make(charged, make.put(b"c", blob=held), make.put(b"d", blob=gone)))
+    index.apply(make.make(make.put(b"a", b"1"), make.put(b"d", b"1")))
+    reader = IndexReader(index.path)
+    look(reader)
+    look(index)
+    index.apply(make.make(make.put(b"a", b"2")))
+    assert index.checkpoint() == index.applied
+    look(reader)
+    look(index)
+    assert index.shorten_wal() == index.applied and index.wal_pages == 0
     reader.close()
 
 
