@@ -9,7 +9,7 @@ thread only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
@@ -37,7 +37,7 @@ def complete(state: MirrorState, blobs: BlobKeeper, blob: Staged) -> Staged:
         if fault is None:
             return done[0]
         if isinstance(fault, DriveTimeout) and fault.drive == COPY_LANE:
-            _probe(state)
+            state.probe()  # nobody knows which of the drives the copy hangs in
             raise MembershipChanged("cannot adopt: a copy takes too long; write the blob again")
         if fault.errno in FULL:
             raise NoSpace(f"cannot store: drive {fault.drive} is full") from fault
@@ -52,14 +52,3 @@ def _copy(
     done: list[Staged], blobs: BlobKeeper, members: Mapping[str, Member], blob: Staged
 ) -> None:
     done.append(blobs.complete(members, blob))
-
-
-def _probe(state: MirrorState) -> None:
-    """Nobody knows which of the drives the copy hangs in: one that does not take a vote it has
-    already while another one does is failed."""
-
-    def voting(member: Member) -> Callable[[], object]:
-        return lambda: member.superblock.write(member.superblock.value)
-
-    answers = state.calls.each({drive: voting(m) for drive, m in state.members.items()})
-    state.lose(answers.failed)

@@ -11,6 +11,7 @@ header and payload tell whether all are. See ``scan`` for what follows from that
 
 from __future__ import annotations
 
+import copy
 import errno
 import threading
 from collections import OrderedDict
@@ -81,6 +82,12 @@ class Log:
     def volume(self) -> Volume:
         """The drive."""
         return self._volume
+
+    def through(self, volume: Volume) -> Log:
+        """The same log by another way to the same drive; nothing is touched."""
+        log = copy.copy(self)
+        log._volume, log._current = volume, None
+        return log
 
     def append(self, batch: DecodedBatch) -> None:
         """Write a batch at its place: one write, durable on return. Raises ``DriveFault``."""

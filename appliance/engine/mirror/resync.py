@@ -16,7 +16,8 @@ committer's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
@@ -36,6 +37,7 @@ from appliance.engine.mirror.state import MirrorState
 from appliance.engine.mirror.transfer import ResyncProgress, Transfer, count_lost
 from appliance.engine.mirror.trust import Trust, judge, leave_of
 from appliance.engine.mirror.votes import VoteFailed
+from appliance.engine.mirror.watched import Watch
 
 FINISH_BYTES_MAX: Final = 8 * 1024 * 1024
 """What may be left to copy while commits wait."""
@@ -46,10 +48,15 @@ PAGE: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """With what a transfer works: its pace, and the threads."""
+    """With what a transfer works: its pace, the threads, and who sees whether its calls come back.
+    ``avoided``: drives that are read from only for what no other can give. ``doubting``: believe
+    the drive in nothing, for its copy turned out to be another one."""
 
     pace: Pacer = unpaced
     crew: Crew = in_turn
+    watch: Watch = field(default_factory=lambda: Watch(float("inf")))
+    avoided: frozenset[str] = frozenset()
+    doubting: bool = False
 
 
 class Resync:
@@ -58,13 +65,20 @@ class Resync:
     def __init__(
         self,
         state: MirrorState,
-        sources: list[Member],
+        members: list[Member],
+        volume: Volume,
         target: Member,
         leave: Leave | None,
         means: Means,
     ) -> None:
         self._state = state
-        self._sources = sources
+        self.volume: Final = volume
+        """The mount it is brought in on."""
+        self.watch: Final = means.watch
+        self._lane = f"bringing in {target.drive_id}"
+        """While commits wait. A lane of its own, for a source may be the one that hangs."""
+        self._began_with = {member.drive_id: member for member in members}
+        self._sources = sources = [_watched(member, means.watch) for member in members]
         self._target = target
         self._leave = leave
         self._trust = Trust()
@@ -79,33 +93,34 @@ class Resync:
     @classmethod
     def begin(cls, state: MirrorState, drive: str, means: Means | None = None) -> Resync:
         """Look at the drive and prepare it. Raises ``Refused``, ``DriveFault``."""
+        means = means or Means()
         volume = state.outsiders.get(drive)
         if volume is None:
             raise Refused(f"cannot bring drive {drive} in: it is not present")
         if not state.may_join(drive):
             raise Refused(f"cannot bring drive {drive} in: both drives of the mirror are in sync")
         outgoing = state.outgoing_for(drive)
-        # The outgoing drive last: there may be a reason why it goes.
-        sources = sorted(state.members.values(), key=lambda member: member.drive_id == outgoing)
+        # The outgoing drive late: there may be a reason why it goes.
+        members = sorted(
+            state.members.values(),
+            key=lambda member: (member.drive_id in means.avoided, member.drive_id == outgoing),
+        )
         found: list[Member] = []
+        watched = means.watch.volume(volume)
         # On its lane: a drive that hangs again must not hold up the others.
-        fault = state.calls.within(drive, lambda: found.append(_open_target(state, volume)))
+        fault = state.calls.within(drive, lambda: found.append(_open_target(state, watched)))
         if fault is not None:
             raise fault
         (target,) = found
-        leave = leave_of(state.votes.history, target.superblock.value.history, drive)
+        history = target.superblock.value.history
+        leave = None if means.doubting else leave_of(state.votes.history, history, drive)
         state.dropped_blobs = []
-        return cls(state, sources, target, leave, means or Means())
+        return cls(state, members, volume, target, leave, means)
 
     @property
     def drive_id(self) -> str:
         """The drive it brings in."""
         return self._target.drive_id
-
-    @property
-    def volume(self) -> Volume:
-        """The mount it does so on."""
-        return self._target.volume
 
     @property
     def trust(self) -> Trust:
@@ -189,39 +204,58 @@ class Resync:
         self._goal = goal = self._take_goal()
         if not self._is_near(goal):
             return False
-        fault = state.calls.within(self._target.drive_id, self._copy)
-        if fault is not None:
-            raise fault
-        for blob_id in state.dropped_blobs or ():
-            unlink_quietly(self._target.volume, blob_path(blob_id))
-        self._prove_vote()
+        self._on_lane(self._copy_last)
+        joiner = self._prove_vote()
         outgoing = state.outgoing_for(self.drive_id)
         if outgoing:
             state.let_go(outgoing)
-        members = {**state.members, self.drive_id: self._target}
+        members = {**state.members, self.drive_id: joiner}
         try:
             state.votes.join(members, self.drive_id)
         except VoteFailed as failure:
+            state.callbacks.retire(joiner)
             raise state.stop(str(failure)) from failure
         state.dropped_blobs = None
-        state.add(self._target)
+        state.add(joiner)
+        self.abandon()  # what was open for the copying
         return True
 
-    def _prove_vote(self) -> None:
-        """That the drive takes a vote is found out before one hangs on it: a join that fails half
-        way stops the store. Raises ``DriveFault``."""
-        superblock = self._target.superblock
-        fault = self._state.calls.within(
-            self._target.drive_id, lambda: superblock.write(superblock.value)
-        )
+    def _copy_last(self) -> None:
+        self._copy()
+        for blob_id in self._state.dropped_blobs or ():
+            unlink_quietly(self._target.volume, blob_path(blob_id))
+
+    def _on_lane(self, call: Callable[[], None]) -> None:
+        """While commits wait: nobody does so for longer than a drive's deadline. Raises
+        ``DriveFault``, of the drive that does not answer if one does not."""
+        calls = self._state.calls
+        fault = calls.within(self._lane, call)
+        calls.renew(self._lane)
+        if fault is not None:
+            raise (self.watch.oldest() or fault) if fault.drive == self._lane else fault
+
+    def _prove_vote(self) -> Member:
+        """The drive as a member, that is to say unwatched. That it takes a vote is found out before
+        one hangs on it: a join that fails half way stops the store. Raises ``DriveFault``."""
+        found: list[Member] = []
+
+        def prove() -> None:
+            member = _open_target(self._state, self.volume)
+            member.superblock.write(member.superblock.value)
+            found.append(member)
+
+        fault = self._state.calls.within(self.drive_id, prove)
         if fault is not None:
             raise fault
+        return found[0]
 
     def drop_lost_sources(self) -> None:
         """Read only from drives that are in sync still. Raises ``Unavailable`` when none is left
         of those it began with: it must begin anew."""
-        members = self._state.members
-        self._sources[:] = [one for one in self._sources if one is members.get(one.drive_id)]
+        members, began_with = self._state.members, self._began_with
+        self._sources[:] = [
+            one for one in self._sources if began_with[one.drive_id] is members.get(one.drive_id)
+        ]
         if not self._sources:
             raise Unavailable("the drive that was copied from has left the mirror")
 
@@ -235,10 +269,14 @@ class Resync:
         return left + sum(file_bytes(blob.size_bytes) for blob in blobs) <= FINISH_BYTES_MAX
 
     def abandon(self) -> None:
-        """Close what the transfer opened on the drive, but for its volume."""
-        self._target.log.close()
-        self._target.reader.close()
-        self._target.superblock.close()
+        """Let what the transfer opened on the drive be closed, where a hang harms nobody."""
+        self._state.callbacks.retire(self._target)
+
+
+def _watched(member: Member, watch: Watch) -> Member:
+    """The same member, for reading beside its lane."""
+    volume = watch.volume(member.volume)
+    return replace(member, volume=volume, log=member.log.through(volume))
 
 
 def _open_target(state: MirrorState, volume: Volume) -> Member:

@@ -210,7 +210,7 @@ class StoreService:
                 if one.drive not in store.members and one.drive not in store.outsiders():
                     store.add_outsider(open_drive(one))
             store.replacing(after.replaces)
-            self._chores.resync.try_again()
+            self._chores.resync.try_again(one.drive for one in fresh)
 
         self._thread.put(Command(change, _log_failure))
         self._thread.try_open()

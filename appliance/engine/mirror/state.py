@@ -210,6 +210,15 @@ class MirrorState:
         for _ in range(times):
             self.lose(self.votes.beat(self.members))
 
+    def probe(self) -> None:
+        """Some call does not come back: a member that does not take a vote it has already while
+        another one does is failed. Raises ``Stopped``."""
+
+        def voting(member: Member) -> Callable[[], object]:
+            return lambda: member.superblock.write(member.superblock.value)
+
+        self.lose(self.calls.each({d: voting(m) for d, m in self.members.items()}).failed)
+
     def has_failed(self, drive: str) -> bool:
         """Whether a drive that is not in sync left because a call on it failed."""
         for epoch in reversed(self.votes.history):

@@ -22,16 +22,15 @@ from appliance.core.errors import (
     Damaged,
     DriveFault,
     EngineError,
-    Unavailable,
 )
 from appliance.core.ports import Volume
 from appliance.engine.interface import Health
 from appliance.engine.mirror.adoption import BlobKeeper
 from appliance.engine.mirror.assembled import Assembly, Orders, Ports
-from appliance.engine.mirror.attach import WentItsOwnWay
 from appliance.engine.mirror.commit import CommitOutcome, Committer
 from appliance.engine.mirror.compaction import Compactor
-from appliance.engine.mirror.glance import health_of, lost_words
+from appliance.engine.mirror.glance import health_of
+from appliance.engine.mirror.joining import Joining
 from appliance.engine.mirror.lost import LostRecord
 from appliance.engine.mirror.messages import CommitOrder, MembersView, MemberView, Staged
 from appliance.engine.mirror.opening import Opened, open_mirror
@@ -44,7 +43,6 @@ from appliance.engine.mirror.scrub import Scrub
 from appliance.engine.mirror.scrub_kit import ScrubMeans
 from appliance.engine.mirror.starts import Starts
 from appliance.engine.mirror.state import Callbacks, MirrorState, Stopped, StoreSettings
-from appliance.engine.mirror.transfer import ResyncProgress
 from appliance.engine.mirror.upkeep import Sweep, Upkeep
 from appliance.engine.mirror.victims import Zeal
 
@@ -82,9 +80,7 @@ class Store:
         self._repairer = Repairer(self._state)
         self.recovery: Final = opened.recovery
         self._reading = ReadingAlone(opened, starts)
-        self._resync: Resync | None = None
-        self._progress = ResyncProgress()
-        """Of the last one that ended well."""
+        self.joining: Final = Joining(self._state, self._room)
         self._flushing = threading.Lock()
 
     @classmethod
@@ -192,10 +188,7 @@ class Store:
     def lose(self, drive: str, reason: str) -> None:
         """Control says that a drive is gone. Raises ``Stopped``."""
         self._state.check_running()
-        for volume in self._state.take_outsiders(drive):
-            if self._resync is not None and self._resync.volume is volume:
-                self._forget_resync()
-            self._state.callbacks.discard(volume)
+        self.joining.take_away(drive)
         if drive in self._state.members:
             gone = DriveFault(drive, "being present", errno.ENODEV, reason)
             self._state.lose({drive: gone}, clean=True)
@@ -206,69 +199,43 @@ class Store:
 
     def add_outsider(self, volume: Volume) -> None:
         """A drive came (back), on a fresh mount."""
-        self._state.calls.renew(volume.name)
-        self._state.outsiders[volume.name] = volume
+        self.joining.add(volume)
 
     def replacing(self, replaces: Mapping[str, str]) -> None:
         """Control says which new drive takes the place of which."""
         self._state.replaces = dict(replaces)
 
     def candidates(self) -> list[str]:
-        """The outsiders there is a place for, in the order they are to be brought in: those that
-        replace another first, those that are replaced last. Any thread."""
-        state = self._state
-        new, old = state.replaces.keys(), state.replaces.values()
-        able = [drive for drive in state.outsiders.copy() if state.may_join(drive)]
-        return sorted(able, key=lambda drive: (drive in old, drive not in new, drive))
+        """See ``Joining.candidates``. Any thread."""
+        return self.joining.candidates()
 
     def begin_resync(self, drive: str, means: Means | None = None) -> Resync:
         """Start bringing an outsider in; the caller calls its ``copy`` on a thread of its own, then
         ``finish_resync`` here. Raises ``Refused``, ``DriveFault``."""
         self._state.check_running()
-        try:
-            self._resync = resync = Resync.begin(self._state, drive, means)
-        except WentItsOwnWay as refusal:
-            self._state.detach(self._state.outsiders[drive], str(refusal))
-            raise
-        return resync
+        return self.joining.begin(drive, means)
 
     def continue_resync(self, resync: Resync) -> None:
         """A drive it was copied from failed: go on with what the others hold. Raises ``Stopped``,
         ``Unavailable``."""
         self._state.check_running()
-        if resync is not self._resync:
-            raise Unavailable("cannot let the drive join: it was taken away meanwhile")
-        resync.drop_lost_sources()
+        self.joining.go_on(resync)
 
     def finish_resync(self, resync: Resync) -> bool:
         """Copy what little is left and let the drive join. False: too much was written meanwhile,
         ``copy`` once more. Raises ``Stopped``, ``DriveFault``; ``Unavailable`` if the drive was
         taken away meanwhile."""
         self._state.check_running()
-        if resync is not self._resync:
-            raise Unavailable("cannot let the drive join: it was taken away meanwhile")
-        self._room.settle()
-        joined = resync.finish()
-        if joined:
-            self._resync, self._progress = None, resync.progress
-            if resync.progress.lost:
-                self._state.callbacks.alert(lost_words(resync.drive_id, resync.progress))
-        return joined
+        return self.joining.finish(resync)
 
     @property
     def transferring(self) -> bool:
         """Whether a state transfer is under way that may still end well. Any thread."""
-        return self._resync is not None
+        return self.joining.is_transferring
 
     def abandon_resync(self, resync: Resync) -> None:
         """It failed; the drive stays an outsider if it is still there."""
-        if resync is self._resync:
-            self._forget_resync()
-        resync.abandon()
-
-    def _forget_resync(self) -> None:
-        self._resync = None
-        self._state.dropped_blobs = None
+        self.joining.abandon(resync)
 
     def sweep_staging(self) -> None:
         """Drop what gateways that are gone left behind."""
@@ -380,9 +347,7 @@ class Store:
 
     def health(self) -> Health:
         """At a glance. Any thread; touches no drive, so that one that hangs is reported too."""
-        progress = self._progress if self._resync is None else self._resync.progress
-        drive = "" if self._resync is None else self._resync.drive_id
-        return health_of(self._state, self._room.space, drive, progress, self._reading)
+        return health_of(self._state, self._room.space, *self.joining.glance(), self._reading)
 
     def counts(self) -> dict[str, int]:
         """What happened since the start, for metrics."""
