@@ -6,14 +6,19 @@ Each case puts the trouble on the drive while it is away; after its return both 
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from appliance.core.errors import DriveFault
+from appliance.engine.mirror.adoption import PARTIAL_SUFFIX
 from appliance.engine.mirror.blob import blob_path
+from appliance.engine.mirror.crew import Piece
 from appliance.engine.mirror.digest import digest
 from appliance.engine.mirror.format import BatchPlace, Kind, LogRecord, encode_batch
 from appliance.engine.mirror.place import FilePlace, InlinePlace, decode_place
+from appliance.engine.mirror.resync import Means
 from appliance.engine.mirror.segment import FIRST_OFFSET, segment_path
 from appliance.engine.mirror.store import Store
 from tests.crash.acts import blob_of, bring_back, commit, put, put_staged
@@ -280,4 +285,41 @@ def test_rot_on_the_member_does_not_spread_to_the_returning_drive(machine: Machi
     with machine.reader("drive-b") as reader:
         assert reader.read_blob(blob_of(machine, b"k2"), 0, 3000) == b"x" * 3000
     assert store.repair("drive-a", blob_of(machine, b"k2").place)
+    _assert_equal_copies(machine)
+
+
+def test_what_a_killed_transfer_left_is_not_removed_while_it_is_made_anew(
+    machine: Machine,
+) -> None:
+    """One thread looks through a directory's names for more to do while others copy its blobs."""
+    store = machine.open()
+    store.lose("drive-b", "pulled")
+    put_staged(machine, b"large", 1, machine.rng.randbytes(90_000))
+    place = decode_place(blob_of(machine, b"large").place)
+    assert isinstance(place, FilePlace)
+    path = blob_path(place.blob_id)
+    machine.disks["drive-b"].insert(machine.rng)
+    volume = machine.disks["drive-b"].mount()
+    volume.make_directory(path.rpartition("/")[0])
+    volume.open(f"{path}{PARTIAL_SUFFIX}", write=True, create=True).close()
+    store.add_outsider(volume)
+    feed: Iterator[Piece] = iter(())
+    ahead: list[Piece] = []
+
+    def crew(pieces: Iterable[Piece]) -> None:
+        nonlocal feed
+        feed = iter(pieces)
+        for piece in feed:
+            piece()
+        while ahead:
+            ahead.pop()()
+
+    @contextmanager
+    def pace(_size_bytes: int) -> Iterator[None]:
+        ahead.extend(feed)
+        yield
+
+    resync = store.begin_resync("drive-b", Means(pace, crew))
+    resync.copy()
+    assert store.finish_resync(resync)
     _assert_equal_copies(machine)

@@ -168,6 +168,10 @@ class Transfer:
         for number, versions in enumerate(_versions(index)):
             directory = blob_directory(bytes([number]))
             there = set(_names(self._target.volume, directory))
+            # Before any piece of it is given out: a piece may be making one of the same name anew.
+            for name in [name for name in there if not blob_id_of(name)]:
+                unlink_quietly(self._target.volume, f"{directory}/{name}")
+                there.discard(name)
             for name in self._first_of(partial(_names, directory=directory)):
                 blob_id = blob_id_of(name)
                 if not blob_id:
