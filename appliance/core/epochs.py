@@ -33,7 +33,7 @@ VOIDS_MAX: Final = 4
 REJECTS_MAX: Final = 4
 BEATS_PER_START: Final = 2
 """A start raises the heartbeat so often that one which was completed can be told from one that was
-cut short."""
+cut short. So does a join: a drive and W that went back to before it are below the joiner's."""
 BEATS_UNDER_WAY_MAX: Final = 1
 """A crash between W and the drives leaves them apart by this much."""
 

@@ -78,14 +78,19 @@ def test_rot_in_the_first_batch_of_the_newest_segment_is_repaired(machine: Machi
     }
 
 
-def test_a_drive_and_the_witness_that_went_back_together_are_not_served(machine: Machine) -> None:
+@pytest.mark.parametrize("restarts", [True, False])
+def test_a_drive_and_the_witness_that_went_back_together_are_not_served(
+    machine: Machine, restarts: bool
+) -> None:
     """Two of three voters. The third one, which joined since, shows a later heartbeat."""
     store = machine.open()
     images = {disk: disk.image() for disk in (machine.disks["drive-a"], machine.witness)}
     store.lose("drive-b", "pulled")
     bring_back(machine, "drive-b")
-    machine.drop_store()
-    commit(machine.open(), put(b"k", 1))
+    if restarts:
+        machine.drop_store()
+        store = machine.open()
+    commit(store, put(b"k", 1))
     machine.drop_store()
     for disk, image in images.items():
         disk.restore_image(image)

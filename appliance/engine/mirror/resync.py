@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
-from appliance.core.epochs import Leave
+from appliance.core.epochs import BEATS_PER_START, Leave
 from appliance.core.errors import Refused, Unavailable
 from appliance.core.ports import Volume
 from appliance.engine.mirror.adoption import Pacer, unlink_quietly, unpaced
@@ -218,6 +218,8 @@ class Resync:
         state.dropped_blobs = None
         state.add(joiner)
         self.abandon()  # what was open for the copying
+        # Before anything rests on the join: should the others go back to before it, it shows.
+        state.beat(BEATS_PER_START)
         return True
 
     def _copy_last(self) -> None:
