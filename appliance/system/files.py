@@ -5,7 +5,8 @@ Owns every file descriptor of a drive. Refuses paths that lead out of the direct
 
 Durable files use O_DSYNC, and O_DIRECT where the file system has it: then data never waits in the
 page cache, where a failed write-back would be reported once and forgotten. O_DIRECT needs memory
-aligned to the block, so what is not is copied through one page-aligned buffer per file.
+aligned to the block, so what is not is copied through page-aligned buffers that are kept: for a
+read, fresh memory from the kernel costs five times as much as the copy.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import errno
 import mmap
 import os
 import stat
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -24,6 +26,9 @@ from appliance.core.ports import Buffer, FileStat, Space
 
 BLOCK_BYTES: Final = 4096
 BOUNCE_BYTES: Final = 1024 * 1024
+READ_BYTES: Final = 4 * 1024 * 1024 + 2 * BLOCK_BYTES
+"""Of a direct read, with the blocks it begins and ends in, through memory that is used again."""
+READ_BUFFERS_KEPT: Final = 8
 _FALLOC_FL_KEEP_SIZE: Final = 1
 _MODE: Final = 0o640
 _SEALED: Final = 0o440
@@ -56,6 +61,33 @@ def check_path(drive: str, path: str) -> str:
     if path.startswith("/") or "\0" in path or ".." in path.split("/"):
         raise DriveFault(drive, f"opening {path!r}", errno.EINVAL, "the path leaves the drive")
     return path
+
+
+class _Buffers:
+    """Page-aligned memory of one size for direct reads, used again. Any thread."""
+
+    def __init__(self, size_bytes: int, *, kept_max: int) -> None:
+        self._size_bytes = size_bytes
+        self._free: deque[mmap.mmap] = deque(maxlen=kept_max)
+
+    @contextmanager
+    def lent(self, size_bytes: int) -> Iterator[memoryview]:
+        """``size_bytes`` of memory that is nobody else's in the body. A body that fails, or hangs
+        in a dead drive, keeps it."""
+        buffer = self._taken() if size_bytes <= self._size_bytes else mmap.mmap(-1, size_bytes)
+        with memoryview(buffer) as whole, whole[:size_bytes] as view:
+            yield view
+        if len(buffer) == self._size_bytes:
+            self._free.append(buffer)
+
+    def _taken(self) -> mmap.mmap:
+        try:
+            return self._free.pop()
+        except IndexError:
+            return mmap.mmap(-1, self._size_bytes)
+
+
+_READ_BUFFERS: Final = _Buffers(READ_BYTES, kept_max=READ_BUFFERS_KEPT)
 
 
 class DirectoryFile:
@@ -96,7 +128,7 @@ class DirectoryFile:
         end = -(-(offset + length) // BLOCK_BYTES) * BLOCK_BYTES
         if end == start:
             return b""
-        with mmap.mmap(-1, end - start) as buffer, memoryview(buffer) as view:
+        with _READ_BUFFERS.lent(end - start) as view:
             done = 0
             while done < end - start:
                 with view[done:] as rest:

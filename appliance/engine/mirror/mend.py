@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import enum
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import PurePath
 from typing import Any, Final
@@ -143,6 +143,11 @@ class Mender:
         member = self._state.members.get(drive)
         if member is not None:
             member.read_errors += 1
+
+    def give_up(self, silent: Mapping[str, DriveFault]) -> None:
+        """Go on without drives that do not answer although another one does. Raises ``Stopped``."""
+        self._state.check_running()
+        self._state.lose(silent)
 
     def replace_index(self, directory: Volume, building: str) -> None:
         """Put the index aside and publish the one that was built from the log beside it. The store

@@ -20,7 +20,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Final
 
-from appliance.core.errors import Damaged
+from appliance.core.errors import Damaged, DriveTimeout
 from appliance.engine.mirror.assembled import Assembly
 from appliance.engine.mirror.blob import file_bytes
 from appliance.engine.mirror.index import IndexReader
@@ -81,6 +81,9 @@ class Scrub:
                 self._blobs()
         except Damaged as damage:
             self._put_aside(damage)
+        except DriveTimeout as late:
+            kit.blame(late)
+            raise
         return self.wrong_index is None
 
     def reopen_store(self) -> None:
@@ -186,19 +189,25 @@ class Scrub:
         kit = self._kit
         end = goal.tail.sequence if until is None else until
         sequence = after.sequence
-        for batch in log.walk(goal, after, end, kit.tally.cursor.sequence):
-            found = batch.header.place.sequence
-            if found > first_end and found != sequence + 1 and not kit.lost:
-                log.gap = True
-            sequence = found
-            building.add(batch)
-            if building.is_full:
-                with kit.throttle.piece(0):
-                    building.flush()
-            kit.state.unread_after = sequence
-            if sequence > kit.tally.cursor.sequence:
-                kit.tally.cursor = dataclasses.replace(kit.tally.cursor, sequence=sequence)
+        try:
+            for batch in log.walk(goal, after, end, kit.tally.cursor.sequence):
+                found = batch.header.place.sequence
+                if found > first_end and found != sequence + 1 and not kit.lost:
+                    log.gap = True
+                kit.state.unread_after = sequence = found
+                building.add(batch)
+                if building.is_full:
+                    with kit.throttle.piece(0):
+                        building.flush()
+                    self._passed(sequence)
+        finally:
+            self._passed(sequence)
         return goal.tail
+
+    def _passed(self, sequence: int) -> None:
+        cursor = self._kit.tally.cursor
+        if sequence > cursor.sequence:
+            self._kit.tally.cursor = dataclasses.replace(cursor, sequence=sequence)
 
     def _name_lost(self) -> None:
         """What lies in the parts no drive has."""

@@ -9,48 +9,23 @@ A blob released meanwhile is no error: its owner is asked for again before anyth
 
 from __future__ import annotations
 
-import enum
 import errno
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Final
 
 from appliance.core.errors import DataLost, DriveFault
-from appliance.core.ports import File, Volume
-from appliance.engine.mirror.adoption import copy_blob, is_whole, unlink_quietly
-from appliance.engine.mirror.blob import (
-    BLOB_ID_BYTES,
-    CHUNK_BYTES,
-    FRAME_BYTES,
-    blob_id_of,
-    blob_path,
-    decode_chunks,
-    file_bytes,
-    spans,
-)
+from appliance.engine.mirror.adoption import copy_blob, unlink_quietly
+from appliance.engine.mirror.blob import BLOB_ID_BYTES, blob_id_of, blob_path, file_bytes
 from appliance.engine.mirror.format import FileBlob
 from appliance.engine.mirror.index import IndexReader
 from appliance.engine.mirror.mend import MENDED_SUFFIX, Mend, blob_directories
-from appliance.engine.mirror.scrub_kit import (
-    PIECE_BYTES,
-    Kit,
-    Recycled,
-    open_for_reading,
-)
+from appliance.engine.mirror.scrub_kit import Kit, Recycled
+from appliance.engine.mirror.scrub_looks import BlobLooks, Copies, Copy
 
 PAGE: Final = 500
 ATTEMPTS: Final = 3
 """A copy waiting to take a bad one's place may be swept once after a start."""
-
-
-class Copy(enum.Enum):
-    """What a drive's copy of a blob is."""
-
-    GOOD = "good"
-    BAD = "bad"
-    MISSING = "missing"
 
 
 class BlobScrub:
@@ -61,40 +36,47 @@ class BlobScrub:
         self, kit: Kit, index: IndexReader, sweep: Callable[[str], dict[str, int]] | None
     ) -> None:
         self._kit = kit
+        self._looks = BlobLooks(kit)
         self._index = index
         self._sweep = sweep
+        self._directories = blob_directories()
 
     def run(self) -> None:
         """All blobs behind the cursor. Raises ``DriveFault``, ``Unavailable``, ``Damaged``."""
         tally = self._kit.tally
         after = bytes.fromhex(tally.cursor.blob)
-        for number, directory in enumerate(blob_directories()):
-            if after and after[0] > number:
-                continue
-            last = bytes([number]) + b"\xff" * (BLOB_ID_BYTES - 1)
-            while True:
-                page = [one for one in self._index.blob_ids(after, PAGE) if one[0] <= last]
-                for blob_id, size_bytes in page:
-                    self._blob(FileBlob(blob_id, size_bytes))
-                    tally.done_bytes += file_bytes(size_bytes)
-                    after = blob_id
-                    tally.cursor = replace(tally.cursor, blob=after.hex())
-                if len(page) < PAGE:
-                    break
-            self._orphans(directory)
-            after = last
-            tally.cursor = replace(tally.cursor, blob=after.hex())
+        directory = after[0] if after else 0
+        for blob, copies in self._looks.look(self._blobs(after)):
+            directory = self._pass(directory, blob.blob_id[0])
+            self._settle(blob, copies)
+            tally.done_bytes += file_bytes(blob.size_bytes)
+            tally.cursor = replace(tally.cursor, blob=blob.blob_id.hex())
+        self._pass(directory, len(self._directories))
+
+    def _pass(self, directory: int, until: int) -> int:
+        """What lies in the directories whose blobs were all looked at, but for the last one."""
+        for number in range(directory, until):
+            self._orphans(self._directories[number])
+            passed = bytes([number]) + b"\xff" * (BLOB_ID_BYTES - 1)
+            self._kit.tally.cursor = replace(self._kit.tally.cursor, blob=passed.hex())
+        return until
+
+    def _blobs(self, after: bytes) -> Iterator[FileBlob]:
+        """Those with an owner, by id."""
+        while page := self._index.blob_ids(after, PAGE):
+            for blob_id, size_bytes in page:
+                yield FileBlob(blob_id, size_bytes)
+            after = page[-1][0]
 
     # -- one blob ----------------------------------------------------------------------------------
 
-    def _blob(self, blob: FileBlob) -> None:
-        copies = self._look(blob)
-        wrong = [drive for drive, copy in copies.items() if copy is not Copy.GOOD]
-        if not wrong:
+    def _settle(self, blob: FileBlob, copies: Copies) -> None:
+        """Mend what was found wrong, or count it as lost."""
+        if not _wrong(copies):
             return
         # Once more: it may have been released meanwhile, or only a transfer have gone wrong.
-        copies = self._look(blob)
-        wrong = [drive for drive, copy in copies.items() if copy is not Copy.GOOD]
+        ((_, copies),) = self._looks.look([blob])
+        wrong = _wrong(copies)
         owner = self._index.owner(blob.blob_id)
         if owner is None or not wrong:
             return
@@ -116,53 +98,18 @@ class BlobScrub:
         if not sources:
             self._kit.tally.name_lost(name_of(*owner))
 
-    def _look(self, blob: FileBlob) -> dict[str, Copy]:
-        """Every byte of every member's copy."""
-        kit, path = self._kit, blob_path(blob.blob_id)
-        files: dict[str, File] = {}
-        copies: dict[str, Copy] = {}
-        for drive, member in kit.members.items():
-            file = _open_whole(member.volume, path, blob.size_bytes)
-            if isinstance(file, Copy):
-                copies[drive] = file
-            else:
-                copies[drive], files[drive] = Copy.GOOD, file
-        try:
-            waiting = deque(spans(0, blob.size_bytes, PIECE_BYTES))
-            while waiting and files:
-                parts = [waiting.popleft() for _ in range(min(kit.depth, len(waiting)))]
-                size_bytes = sum(file_bytes(end - start) for start, end in parts)
-                with kit.throttle.piece(size_bytes):
-                    good = kit.side_by_side(
-                        {
-                            drive: [partial(_is_good, file, blob, *part) for part in parts]
-                            for drive, file in files.items()
-                        }
-                    )
-                for drive, verified in good.items():
-                    kit.tally.of(drive).read_bytes += size_bytes
-                    if not all(verified):
-                        copies[drive] = Copy.BAD
-                        files.pop(drive).close()
-                kit.progress()
-        finally:
-            for file in files.values():
-                file.close()
-        return copies
-
     def _mend(self, blob: FileBlob, source: str, drive: str) -> Mend:
         """Copy the good one beside the bad one, here; let it take its place, on the committer."""
         kit = self._kit
         path = blob_path(blob.blob_id)
         for _ in range(ATTEMPTS):
-            members = kit.members
-            if source not in members or drive not in members:
+            if not {source, drive} <= kit.members.keys():
                 return Mend.VOID
-            target = members[drive].volume
+            target = kit.volume(drive)
             try:
                 target.make_directory(path.rpartition("/")[0])
                 copy_blob(
-                    members[source].volume,
+                    kit.volume(source),
                     path,
                     target,
                     path + MENDED_SUFFIX,
@@ -188,9 +135,10 @@ class BlobScrub:
     def _orphans(self, directory: str) -> None:
         kit, sweep = self._kit, self._sweep
         counts: dict[str, int] = {}
-        for drive, member in kit.members.items():
-            if member.volume.stat(directory) is not None:
-                counts[drive] = sum(map(self._is_orphan, member.volume.names(directory)))
+        for drive in kit.members:
+            volume = kit.volume(drive)
+            if volume.stat(directory) is not None:
+                counts[drive] = sum(map(self._is_orphan, volume.names(directory)))
         if sweep is not None and any(counts.values()):
             counts = kit.commit(lambda: sweep(directory))
         for drive, count in counts.items():
@@ -208,24 +156,5 @@ def name_of(partition: str, key: bytes) -> str:
     return f"{partition}: {key.decode(errors='backslashreplace')}"
 
 
-def _open_whole(volume: Volume, path: str, size_bytes: int) -> File | Copy:
-    try:
-        if volume.stat(path) is None:
-            return Copy.MISSING
-        if not is_whole(volume, path, size_bytes):
-            return Copy.BAD
-        return open_for_reading(volume, path)
-    except DriveFault as fault:
-        if fault.errno == errno.ENOENT:
-            return Copy.MISSING
-        if not fault.is_bad_spot:
-            raise
-        return Copy.BAD
-
-
-def _is_good(file: File, blob: FileBlob, start: int, end: int) -> bool:
-    """Whether the chunks of [start, end) verify."""
-    first, last = start // CHUNK_BYTES, -(-end // CHUNK_BYTES)
-    offset = first * FRAME_BYTES
-    raw = file.read_at(offset, file_bytes(end) - offset, past_cache=True)
-    return decode_chunks(blob.blob_id, blob.size_bytes, first, last, raw) is not None
+def _wrong(copies: Copies) -> list[str]:
+    return [drive for drive, copy in copies.items() if copy is not Copy.GOOD]

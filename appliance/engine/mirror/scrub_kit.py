@@ -1,25 +1,27 @@
 """What the parts of a scrub share: the mirror, its drives read side by side, its pace, its account.
 
-Owns how a scrub reaches the drives and the committer. Refuses to go on, by raising what a drive
+Owns how a scrub reads and how it reaches the committer. Refuses to go on, by raising what a drive
 raised, when that is no single bad spot: the scrub is taken up again where its cursor stands.
-Invariant: every read goes past the page cache, on a lane of the scrub's own, so that a drive that
-hangs stalls the scrub alone.
+Invariant: every read goes past the page cache, at the throttle's pace.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeVar
 
-from appliance.core.errors import DriveFault
-from appliance.core.ports import File, Lanes, Volume
+from appliance.core.errors import DriveFault, DriveTimeout, Unavailable
+from appliance.core.ports import File, Lanes
 from appliance.engine.mirror.format import BLOCK_BYTES
+from appliance.engine.mirror.guarded import GuardedVolume
 from appliance.engine.mirror.member import Member
 from appliance.engine.mirror.mend import Mend, Mender
 from appliance.engine.mirror.planner import Tail
 from appliance.engine.mirror.room import Spawn, at_once
+from appliance.engine.mirror.scrub_drives import ScrubDrives
 from appliance.engine.mirror.scrub_tally import Tally
 from appliance.engine.mirror.segment import SegmentState
 from appliance.engine.mirror.state import MirrorState
@@ -28,9 +30,9 @@ from appliance.engine.mirror.throttle import Throttle
 T = TypeVar("T")
 
 PIECE_BYTES: Final = 1024 * 1024
-"""What one read takes of a drive: about what a client may have to wait for."""
+"""What is read of a drive at a time: about what a client may have to wait for."""
 DEPTH: Final = 4
-"""So many reads at once of each drive while no client is active, so that none waits for us."""
+"""So much more of each drive while no client is active, so that none waits for us."""
 BAD_BLOCKS_MAX: Final = 64
 """In one piece; a drive with more is not one bad spot but failing."""
 
@@ -82,8 +84,9 @@ class Committing:
 class Ahead:
     """A read that was begun before it is needed."""
 
-    def __init__(self, offset: int, read: Callable[[], dict[str, bytes]]) -> None:
+    def __init__(self, offset: int, length: int, read: Callable[[], dict[str, bytes]]) -> None:
         self.offset: Final = offset
+        self.length: Final = length
         self._read = read
         self._done = threading.Event()
         self._data: dict[str, bytes] = {}
@@ -127,7 +130,12 @@ class Kit:
     def __init__(self, state: MirrorState, means: ScrubMeans) -> None:
         self.state: Final = state
         self.mender: Final = Mender(state)
-        self.commit, self.lanes, self.throttle, self.tally, self.progress, self._spawn = means
+        self.drives: Final = ScrubDrives(state, means.lanes)
+        self.commit: Final = means.commit
+        self.throttle: Final = means.throttle
+        self.tally: Final = means.tally
+        self.progress: Final = means.progress
+        self._spawn: Final = means.spawn
         self._ahead: Ahead | None = None
         self.lost: Final[list[LostRange]] = []
 
@@ -135,6 +143,13 @@ class Kit:
     def members(self) -> Mapping[str, Member]:
         """The in-sync drives now: replaced as a whole when they change."""
         return self.state.members
+
+    def member(self, drive: str) -> Member:
+        """One of them. Raises ``Unavailable`` once it left: what is left goes on without it."""
+        member = self.members.get(drive)
+        if member is None:
+            raise Unavailable(f"drive {drive} left the mirror under the scrub")
+        return member
 
     def goal(self) -> Goal:
         """The log as it is now. Raises ``Stopped``."""
@@ -149,32 +164,21 @@ class Kit:
     @property
     def depth(self) -> int:
         """How many pieces to read at once of each drive now."""
-        return 1 if self.throttle.is_busy else DEPTH
+        return 1 if self.throttle.is_gentle else DEPTH
 
-    def side_by_side(
-        self, calls: Mapping[str, Sequence[Callable[[], T]]]
-    ) -> dict[str, list[T | None]]:
-        """Make each drive's calls, all at once; None where a drive could not read. Raises
-        ``DriveFault`` for anything but a bad spot."""
-        lanes = {
-            _lane(drive, number): call
-            for drive, made in calls.items()
-            for number, call in enumerate(made)
-        }
-        outcomes = self.lanes.run(lanes, deadline_s=self.state.settings.deadline_s)
-        results: dict[str, list[T | None]] = {}
-        for drive, made in calls.items():
-            results[drive] = []
-            for number in range(len(made)):
-                outcome = outcomes[_lane(drive, number)]
-                fault = outcome.fault
-                if fault is None:
-                    results[drive].append(outcome.value)  # type: ignore[arg-type]  # of its call
-                elif isinstance(fault, DriveFault) and fault.is_bad_spot:
-                    results[drive].append(None)
-                else:
-                    raise fault
-        return results
+    def on(self, drive: str, call: Callable[[], Any]) -> Any:
+        """One call on a drive's lane: its result. Raises what it raised, ``DriveTimeout``."""
+        self.drop_ahead()
+        return self.drives.on(drive, call)
+
+    def volume(self, drive: str) -> GuardedVolume:
+        """A member's volume, each call on its lane."""
+        return GuardedVolume(self.member(drive).volume, partial(self.on, drive))
+
+    def open(self, drive: str, path: str) -> File:
+        """A file of a member for ``read``, past the page cache. Raises ``DriveFault``."""
+        file: File = self.on(drive, partial(self.member(drive).volume.open, path, direct=True))
+        return file
 
     def read(self, files: Mapping[str, File], offset: int, length: int) -> dict[str, bytes]:
         """The same bytes of each drive's file. A block that cannot be read becomes zeros, which
@@ -185,7 +189,7 @@ class Kit:
     def read_ahead(self, files: Mapping[str, File], offset: int, length: int) -> Ahead:
         """Begin to read what is wanted next; one at a time."""
         self.drop_ahead()
-        self._ahead = ahead = Ahead(offset, lambda: self._read(files, offset, length))
+        self._ahead = ahead = Ahead(offset, length, lambda: self._read(files, offset, length))
         self._spawn(ahead.run)
         return ahead
 
@@ -196,21 +200,13 @@ class Kit:
             ahead.wait()
 
     def _read(self, files: Mapping[str, File], offset: int, length: int) -> dict[str, bytes]:
-        places = [
-            (at, min(PIECE_BYTES, offset + length - at))
-            for at in range(offset, offset + length, PIECE_BYTES)
-        ]
         with self.throttle.piece(length):
-            found = self.side_by_side(
-                {
-                    drive: [_reading(file, at, size) for at, size in places]
-                    for drive, file in files.items()
-                }
+            found = self.drives.together(
+                {drive: [partial(_bytes, file, offset, length)] for drive, file in files.items()}
             )
         data = {}
-        for drive, pieces in found.items():
-            whole = [piece for piece in pieces if piece is not None]
-            data[drive] = b"".join(whole) if len(whole) == len(pieces) else b""
+        for drive, (read,) in found.items():
+            data[drive] = read or b""
             self.tally.of(drive).read_bytes += length
         self.progress()
         return data
@@ -229,29 +225,35 @@ class Kit:
         else:
             found.unrepairable += 1
 
+    def blame(self, late: DriveTimeout) -> None:
+        """A drive did not answer: it counts against it, and one that still does not while another
+        does leaves the mirror. A spot that hangs does not cost a drive. Raises ``Unavailable``."""
+        self.drop_ahead()
+        self.bad(late.drive)
+        silent = self.drives.silent()
+        if silent:
+            self.commit(lambda: self.mender.give_up(silent))
 
-def open_for_reading(volume: Volume, path: str) -> File:
-    """Past the page cache. Raises ``DriveFault``."""
-    return volume.open(path, direct=True)
 
-
-def _lane(drive: str, number: int) -> str:
-    return f"scrub {number} of {drive}"
-
-
-def _reading(file: File, offset: int, length: int) -> Callable[[], bytes]:
-    def call() -> bytes:
-        try:
-            return file.read_at(offset, length, past_cache=True)
-        except DriveFault as fault:
-            if not fault.is_bad_spot:
-                raise
-        return b"".join(_blocks(file, offset, length))
-
-    return call
+def _bytes(file: File, offset: int, length: int) -> bytes:
+    """Bytes of a file, and zeros for the blocks of it that cannot be read."""
+    try:
+        return file.read_at(offset, length, past_cache=True)
+    except DriveFault as fault:
+        if not fault.is_bad_spot:
+            raise
+    parts: list[bytes] = []
+    for at in range(offset, offset + length, PIECE_BYTES):
+        parts += _blocks(file, at, min(PIECE_BYTES, offset + length - at))
+    return b"".join(parts)
 
 
 def _blocks(file: File, offset: int, length: int) -> list[bytes]:
+    try:
+        return [file.read_at(offset, length, past_cache=True)]
+    except DriveFault as fault:
+        if not fault.is_bad_spot:
+            raise
     parts: list[bytes] = []
     bad = 0
     for at in range(offset, offset + length, BLOCK_BYTES):

@@ -10,8 +10,8 @@ A segment recycled meanwhile is no error: its generation says so, and it is pass
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
 
 from appliance.core.errors import Damaged
 from appliance.core.ports import File
@@ -20,6 +20,7 @@ from appliance.engine.mirror.format import (
     BATCH_HEADER_BYTES,
     BATCH_MAGIC,
     BLOCK_BYTES,
+    BatchHeader,
     DecodedBatch,
     decode_batch,
     decode_header,
@@ -29,14 +30,13 @@ from appliance.engine.mirror.planner import Tail
 from appliance.engine.mirror.scan import Damage
 from appliance.engine.mirror.scrub_kit import (
     PIECE_BYTES,
-    Ahead,
     Goal,
     Kit,
     LostRange,
     Recycled,
-    open_for_reading,
 )
 from appliance.engine.mirror.scrub_pieces import put_together
+from appliance.engine.mirror.scrub_window import Window
 from appliance.engine.mirror.segment import FIRST_OFFSET, SegmentState, segment_path
 
 
@@ -45,18 +45,31 @@ class _Walk:
     """A segment under way: where it is, and the bytes around."""
 
     segment: SegmentState
-    files: Mapping[str, File]
-    end: int
+    window: Window
     offset: int
     sequence: int
     """Of the last batch; at the segment's start one less than its first may be."""
     crc: int
     verified: int = 0
     """Up to this sequence everything was compared, and counted, before."""
-    base: int = 0
-    window: dict[str, bytes] = field(default_factory=dict)
-    ahead: Ahead | None = None
-    """What follows the window, on its way."""
+
+    @property
+    def end(self) -> int:
+        """Up to where batches may lie."""
+        return self.window.end
+
+    @property
+    def drives(self) -> Set[str]:
+        """Those that have the segment."""
+        return self.window.files.keys()
+
+    def fill(self, drives: Set[str], length: int) -> None:
+        """Have so many bytes from here on."""
+        self.window.fill(drives, self.offset, length)
+
+    def slice(self, drive: str, length: int) -> bytes:
+        """The bytes from here on, once they were filled."""
+        return self.window.slice(drive, self.offset, length)
 
     @property
     def is_first(self) -> bool:
@@ -76,15 +89,15 @@ class LogScrub:
 
     def learn_losses(self) -> None:
         """What the operator has accepted to lose is not found again."""
-        for member in self._kit.members.values():
-            self._accepted |= read_losses(member.volume)
+        for drive in self._kit.members:
+            self._accepted |= read_losses(self._kit.volume(drive))
 
     def check_free(self, goal: Goal) -> None:
         """The headers of free segments: all that matters in them."""
         for segment in goal.segments:
             if not segment.first_sequence:
                 try:
-                    self._check_headers(segment, self._present(segment))
+                    self._close(self._open(segment))
                 except Recycled:
                     continue
 
@@ -108,7 +121,7 @@ class LogScrub:
             offset, crc = (after.offset, after.crc) if is_same else (FIRST_OFFSET, 0)
             before = after.sequence if is_same else segment.first_sequence - 1
             end = goal.end_of(segment, self._size_bytes)
-            walk = _Walk(segment, files, end, offset, before, crc, verified)
+            walk = _Walk(segment, Window(self._kit, files, end), offset, before, crc, verified)
             if not files:
                 self._lose(walk, end, segment.last_sequence)
             counted = offset if is_same else 0
@@ -127,22 +140,27 @@ class LogScrub:
             if segment.last_sequence > verified and walk.sequence >= segment.last_sequence:
                 self._kit.tally.done_bytes += max(end - counted, 0)
         finally:
-            self._kit.drop_ahead()
-            for file in files.values():
-                file.close()
+            self._close(files)
+
+    def _close(self, files: Mapping[str, File]) -> None:
+        self._kit.drop_ahead()
+        for file in files.values():
+            file.close()
 
     # -- headers and files -------------------------------------------------------------------------
 
-    def _open(self, segment: SegmentState, verified: int) -> dict[str, File]:
+    def _open(self, segment: SegmentState, verified: int = 0) -> dict[str, File]:
         """Every member's file of a segment whose header is right by now."""
-        present = self._present(segment)
-        if segment.last_sequence > verified:
-            self._check_headers(segment, present)
-        path = segment_path(segment.segment)
+        kit, path = self._kit, segment_path(segment.segment)
         files: dict[str, File] = {}
-        for drive, member in self._kit.members.items():
-            if drive in present:
-                files[drive] = open_for_reading(member.volume, path)
+        try:
+            for drive in self._present(segment):
+                files[drive] = kit.open(drive, path)
+            if not segment.last_sequence or segment.last_sequence > verified:
+                self._check_headers(segment, files)
+        except BaseException:
+            self._close(files)
+            raise
         return files
 
     def _present(self, segment: SegmentState) -> set[str]:
@@ -150,8 +168,8 @@ class LogScrub:
         members = self._kit.members
         path = segment_path(segment.segment)
         present = set()
-        for drive, member in members.items():
-            found = member.volume.stat(path)
+        for drive in members:
+            found = self._kit.volume(drive).stat(path)
             if found is not None and found.size_bytes == self._size_bytes:
                 present.add(drive)
         for drive in sorted(set(members) - present):
@@ -173,17 +191,10 @@ class LogScrub:
         number, generation = segment.segment, segment.generation
         return kit.commit(lambda: kit.mender.segment(drive, sources[0], number, generation))
 
-    def _check_headers(self, segment: SegmentState, drives: set[str]) -> None:
+    def _check_headers(self, segment: SegmentState, files: Mapping[str, File]) -> None:
         kit = self._kit
         wanted = kit.mender.header_bytes(segment.segment, segment.generation)
-        path = segment_path(segment.segment)
-        members = kit.members
-        files = {d: open_for_reading(members[d].volume, path) for d in drives if d in members}
-        try:
-            found = kit.read(files, 0, len(wanted))
-        finally:
-            for file in files.values():
-                file.close()
+        found = kit.read(files, 0, len(wanted))
         for drive in sorted(drive for drive, data in found.items() if data != wanted):
             if not self._is_current(segment):
                 raise Recycled
@@ -203,80 +214,47 @@ class LogScrub:
 
     def _next(self, walk: _Walk) -> DecodedBatch | None:
         """The batch at hand, good on every drive or counted where it is not; None if lost."""
-        drives = set(walk.files)
+        drives: Set[str] = walk.drives
         if walk.sequence < walk.verified:
             drives = {min(drives)}
         length = self._length(walk, drives)
         if length is not None:
-            copies = [self._slice(walk, drive, length) for drive in sorted(drives)]
+            copies = [walk.slice(drive, length) for drive in sorted(drives)]
             if all(copy == copies[0] for copy in copies[1:]):
                 batch = self._verified(walk, copies[0])
                 if batch is not None:
                     return batch
         return self._judge(walk)
 
-    def _length(self, walk: _Walk, drives: set[str]) -> int | None:
+    def _length(self, walk: _Walk, drives: Set[str]) -> int | None:
         """Of the batch at hand, with its bytes in the window; None if no header verifies."""
-        self._fill(walk, drives, BATCH_HEADER_BYTES)
+        walk.fill(drives, BATCH_HEADER_BYTES)
         for drive in sorted(drives):
-            length = self._header_length(walk, self._slice(walk, drive, BATCH_HEADER_BYTES))
+            length = self._header_length(walk, walk.slice(drive, BATCH_HEADER_BYTES))
             if length is not None and walk.offset + length <= walk.end:
-                self._fill(walk, drives, length)
+                walk.fill(drives, length)
                 return length
         return None
-
-    def _fill(self, walk: _Walk, drives: set[str], length: int) -> None:
-        stop = walk.offset + length
-        is_there = set(walk.window) == drives and walk.base <= walk.offset
-        if is_there and all(walk.base + len(data) >= stop for data in walk.window.values()):
-            return
-        files = {drive: walk.files[drive] for drive in drives}
-        self._go_on(walk, files)
-        held = min((len(data) for data in walk.window.values()), default=0)
-        step = PIECE_BYTES * self._kit.depth
-        if held < length:
-            wanted = min(max(length, step), walk.end - walk.offset)
-            walk.window = self._kit.read(files, walk.offset, wanted)
-            held = wanted
-        follows = walk.offset + held
-        if self._kit.depth > 1 and follows < walk.end:
-            size = min(step, walk.end - follows)
-            walk.ahead = self._kit.read_ahead(files, follows, size)
-
-    def _go_on(self, walk: _Walk, files: Mapping[str, File]) -> None:
-        """Let the window begin here, with what was read ahead behind what is left of it."""
-        left = walk.offset - walk.base
-        ahead, walk.ahead = walk.ahead, None
-        rest = {drive: data[left:] for drive, data in walk.window.items()} if left >= 0 else {}
-        walk.base, walk.window = walk.offset, {}
-        if ahead is None or set(rest) != set(files):
-            return
-        more = ahead.result()
-        if all(walk.offset + len(data) == ahead.offset for data in rest.values()):
-            walk.window = {drive: rest[drive] + more[drive] for drive in rest}
-
-    def _slice(self, walk: _Walk, drive: str, length: int) -> bytes:
-        at = walk.offset - walk.base
-        return walk.window[drive][at : at + length]
 
     def _header_length(self, walk: _Walk, data: bytes) -> int | None:
         try:
             header = decode_header(data)
         except Damaged:
             return None
+        return header.padded_bytes if self._is_here(walk, header) else None
+
+    def _is_here(self, walk: _Walk, header: BatchHeader) -> bool:
         place, segment = header.place, walk.segment
         own = (self._kit.state.mirror_bytes, segment.segment, segment.generation, walk.offset)
-        if (place.mirror_id, place.segment, place.generation, place.offset) != own:
-            return None
-        return header.padded_bytes
+        return (place.mirror_id, place.segment, place.generation, place.offset) == own
 
     def _verified(self, walk: _Walk, data: bytes) -> DecodedBatch | None:
         """A batch that is exactly what must lie here, its padding included."""
-        if self._header_length(walk, data) != len(data):
-            return None
         try:
             batch = decode_batch(data)
         except Damaged:
+            return None
+        if not self._is_here(walk, batch.header) or batch.header.padded_bytes != len(data):
             return None
         sequence = batch.header.place.sequence
         if sequence != walk.sequence + 1 and not (walk.is_first and sequence <= walk.sequence):
@@ -288,17 +266,14 @@ class LogScrub:
 
     def _judge(self, walk: _Walk) -> DecodedBatch | None:
         """Something is wrong here: read it again from every drive, and tell right from wrong."""
-        walk.window = {}
-        if self._length(walk, set(walk.files)) is None:
+        walk.window.drop()
+        if self._length(walk, walk.drives) is None:
             return None
-        heads = {drive: self._slice(walk, drive, BATCH_HEADER_BYTES) for drive in walk.files}
+        heads = {drive: walk.slice(drive, BATCH_HEADER_BYTES) for drive in walk.drives}
         lengths = {drive: self._header_length(walk, head) for drive, head in heads.items()}
         longest = min(max(filter(None, lengths.values())), walk.end - walk.offset)
-        self._fill(walk, set(walk.files), longest)
-        copies = {
-            drive: self._slice(walk, drive, lengths[drive] or longest)
-            for drive in sorted(walk.files)
-        }
+        walk.fill(walk.drives, longest)
+        copies = {d: walk.slice(d, lengths[d] or longest) for d in sorted(walk.drives)}
         batches = {drive: self._verified(walk, data) for drive, data in copies.items()}
         good = next((batch for batch in batches.values() if batch is not None), None)
         if good is None:
@@ -311,7 +286,7 @@ class LogScrub:
         for drive, batch in batches.items():
             if batch is None:
                 self._mend(walk, drive, good)
-        walk.window = {}
+        walk.window.drop()
         return good
 
     def _mend(self, walk: _Walk, drive: str, good: DecodedBatch) -> None:
@@ -348,17 +323,19 @@ class LogScrub:
                     self._kit.tally.of(drive).bad_batches += 1
                     self._kit.tally.of(drive).unrepairable += 1
                     self._kit.bad(drive)
-        walk.offset, walk.sequence, walk.crc, walk.window = end, sequence, 0, {}
+        walk.offset, walk.sequence, walk.crc = end, sequence, 0
+        walk.window.drop()
 
     def _find_later(self, walk: _Walk) -> DecodedBatch | None:
         """The first whole batch behind the one at hand on any drive."""
         for start in range(walk.offset + BLOCK_BYTES, walk.end, PIECE_BYTES):
             length = min(PIECE_BYTES, walk.end - start)
             for offset in self._beginnings(walk, start, length):
-                ahead = _Walk(walk.segment, walk.files, walk.end, offset, 0, 0)
-                size = self._length(ahead, set(walk.files))
-                for drive in sorted(walk.files) if size is not None else ():
-                    batch = _decoded(self._slice(ahead, drive, size or 0))
+                window = Window(self._kit, walk.window.files, walk.end)
+                ahead = _Walk(walk.segment, window, offset, 0, 0)
+                size = self._length(ahead, walk.drives)
+                for drive in sorted(walk.drives) if size is not None else ():
+                    batch = _decoded(ahead.slice(drive, size or 0))
                     if batch is not None and batch.header.place.sequence > walk.sequence:
                         return batch
         return None
@@ -366,7 +343,7 @@ class LogScrub:
     def _beginnings(self, walk: _Walk, start: int, length: int) -> list[int]:
         """Where on any drive a batch seems to begin."""
         found = set()
-        for data in self._kit.read(walk.files, start, length).values():
+        for data in self._kit.read(walk.window.files, start, length).values():
             at = data.find(BATCH_MAGIC)
             while at >= 0:
                 if at % BLOCK_BYTES == 0:

@@ -81,6 +81,11 @@ class Throttle:
         """Whether clients are active: small pieces, one at a time."""
         return self._activity.is_busy
 
+    @property
+    def is_gentle(self) -> bool:
+        """Whether pieces should be small, and one at a time: for clients' sake, or a limit's."""
+        return self._activity.is_busy or self._pace.limit_mib_s > 0
+
     def pause(self) -> None:
         """Rest before the next piece until ``resume``. Idempotent."""
         self._paused = True
