@@ -91,7 +91,13 @@ class Episode:
                 self._visit(self._scene(world, moment, images), known, 0.5)
 
     def _remember(self, moments: list[Moment]) -> Past:
-        return Past([next(self._crashes(moment, 1)) for moment in moments[::PAST_EACH]])
+        """Sound ones: what was rotten then would be rotten again, and no scene says so."""
+        images: list[Mapping[str, Image]] = []
+        for moment in moments[::PAST_EACH]:
+            assert isinstance(moment.note, Note), "that is what a world notes"
+            is_sound = not images or not moment.note.rotten
+            images.append(next(self._crashes(moment, 1)) if is_sound else images[-1])
+        return Past(images)
 
     def _crashes(self, moment: Moment, limit: int) -> Iterator[Mapping[str, Image]]:
         """Images of all drives that a crash at a moment may leave."""
