@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from appliance.core.errors import DriveFault, InvalidInput, NoSpace
+from appliance.core.errors import DriveFault, InvalidInput, MembershipChanged, NoSpace
 from appliance.engine.mirror.blob import blob_path, encode_chunks, file_bytes, staged_path
 from appliance.engine.mirror.messages import CommitOrder, Order, Staged
 from appliance.engine.mirror.place import FilePlace, decode_place
@@ -94,3 +94,107 @@ def test_recovery_takes_no_unflushed_file_out_of_staging(machine: Machine) -> No
     with machine.reader("drive-b") as reader:
         assert reader.read_blob(blob_of(machine, b"k"), 0, len(DATA)) == DATA
         assert machine.suspects == []
+
+
+def _lacking(machine: Machine, drive: str) -> Staged:
+    """Staged on the other drive alone."""
+    staged, store = machine.stage(DATA), machine.store
+    assert store is not None
+    store.members[drive].unlink(staged_path(GATEWAY, staged.blob_id))
+    return staged._replace(stamps={d: s for d, s in staged.stamps.items() if d != drive})
+
+
+def _hold(machine: Machine, *drives: str) -> None:
+    store = machine.store
+    assert store is not None
+    assert list(store.members) == list(drives)
+    for disk in machine.disks.values():
+        disk.hook = None
+    for drive in drives:
+        with machine.reader(drive) as reader:
+            assert reader.read_blob(blob_of(machine, b"k"), 0, len(DATA)) == DATA
+            assert machine.suspects == []
+
+
+@pytest.mark.parametrize("fate", ["gone", "shorter", "gone meanwhile"])
+def test_a_staged_file_that_is_not_there_is_not_adopted(machine: Machine, fate: str) -> None:
+    """Its gateway's word that it was flushed is not enough: the other drive alone would hold it."""
+    store = machine.open()
+    staged = machine.stage(DATA)
+    disk, path = machine.disks["drive-b"], staged_path(GATEWAY, staged.blob_id)
+
+    def vanish(operation: Operation) -> None:
+        if operation.kind == "rename":
+            raise DriveFault("drive-b", "rename", errno.ENOENT)
+
+    volume = store.members["drive-b"]
+    if fate == "gone":
+        volume.unlink(path)
+    elif fate == "shorter":
+        volume.open(path, write=True).truncate(file_bytes(len(DATA)) - 1)
+    else:
+        disk.hook = vanish
+    (outcome,) = store.commit([_order(b"k", 1, staged)])
+    assert isinstance(outcome, MembershipChanged)
+    disk.hook = None
+    commit(store, _order(b"k", 2, machine.stage(DATA)))
+    _hold(machine, "drive-a", "drive-b")
+
+
+def test_a_blob_one_drive_lacks_is_copied_to_it(machine: Machine) -> None:
+    store = machine.open()
+    commit(store, _order(b"k", 1, _lacking(machine, "drive-b")))
+    _hold(machine, "drive-a", "drive-b")
+
+
+def test_a_blob_that_is_gone_where_it_was_staged_is_written_again(machine: Machine) -> None:
+    store = machine.open()
+    staged = _lacking(machine, "drive-b")
+    store.members["drive-a"].unlink(staged_path(GATEWAY, staged.blob_id))
+    (outcome,) = store.commit([_order(b"k", 1, staged)])
+    assert isinstance(outcome, MembershipChanged)
+    assert len(store.members) == 2
+
+
+@pytest.mark.parametrize(
+    ("drive", "kind", "code"),
+    [
+        ("drive-b", "create", errno.ENOSPC),
+        ("drive-b", "create", errno.EIO),
+        ("drive-b", "write", errno.EIO),
+        ("drive-a", "read", errno.EIO),
+    ],
+)
+def test_a_copy_for_an_adoption_that_fails(
+    machine: Machine, drive: str, kind: str, code: int
+) -> None:
+    """A drive is let go for what it was asked to write itself, and for nothing else."""
+    store = machine.open()
+    staged = _lacking(machine, "drive-b")
+
+    def fail(operation: Operation) -> None:
+        if operation.kind == kind and operation.path.startswith("staging/"):
+            raise DriveFault(drive, kind, code)
+
+    machine.disks[drive].hook = fail
+    (outcome,) = store.commit([_order(b"k", 1, staged)])
+    if code == errno.ENOSPC:
+        assert isinstance(outcome, NoSpace)
+        assert len(store.members) == 2
+    elif kind == "read":
+        assert isinstance(outcome, MembershipChanged)
+        assert len(store.members) == 2
+    else:
+        assert isinstance(outcome, int)
+        _hold(machine, "drive-a")
+
+
+def test_a_drive_that_does_not_drop_a_blob_is_let_go(machine: Machine) -> None:
+    store = machine.open()
+    commit(store, _order(b"k", 1, machine.stage(DATA)))
+    commit(store, delete(b"k", 2))
+    machine.disks["drive-b"].fail_at(1, errno.EIO, kinds=frozenset({"unlink"}))
+    store.checkpoint()
+    machine.clock.sleep_s(7200)
+    store.step()
+    assert list(store.members) == ["drive-a"]

@@ -38,7 +38,6 @@ def complete(state: MirrorState, blobs: BlobKeeper, blob: Staged) -> Staged:
             return done[0]
         if isinstance(fault, DriveTimeout) and fault.drive == COPY_LANE:
             state.probe()  # nobody knows which of the drives the copy hangs in
-            raise MembershipChanged("cannot adopt: a copy takes too long; write the blob again")
         if fault.errno in FULL:
             raise NoSpace(f"cannot store: drive {fault.drive} is full") from fault
         if fault.drive not in lacking:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
+from awscrt.checksums import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,7 +34,9 @@ from appliance.engine.mirror.format import (
     encode_file_blob,
     encode_manifest,
     padded,
+    peek_record,
     record_bytes,
+    record_seed,
     version_of,
 )
 from appliance.engine.mirror.segment import (
@@ -117,6 +122,74 @@ def test_no_flipped_bit_passes(bit: int, data: st.DataObject) -> None:
             decode_record(
                 bytes(spoilt[start : start + entry.location.length]), entry.location, MIRROR
             )
+
+
+def resealed(data: bytes, offset: int, layout: str, value: object) -> bytes:
+    """A batch's header with another value in one field and a checksum that fits."""
+    changed = bytearray(data)
+    struct.pack_into(layout, changed, offset, value)
+    at = BATCH_HEADER_BYTES - 4
+    struct.pack_into("<I", changed, at, crc32c(bytes(changed[:at])))
+    return bytes(changed)
+
+
+def test_what_bears_another_magic_is_no_batch() -> None:
+    data = small_batch().data
+    assert decode_header(resealed(data, 0, "8s", data[:8])) == small_batch().header
+    with pytest.raises(Damaged, match="there is none"):
+        decode_header(resealed(data, 0, "8s", b"notbatch"))
+
+
+def test_a_batch_of_a_newer_program_is_not_misread() -> None:
+    with pytest.raises(Damaged, match="newer than this program"):
+        decode_header(resealed(small_batch().data, 8, "<H", 200))
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_batch_that_holds_more_than_its_records_does_not_pass(count: int) -> None:
+    batch = small_batch()
+    at = batch.data.index(struct.pack("<H", 2), 10)
+    fewer = resealed(batch.data, at, "<H", count)
+    assert decode_header(fewer).record_count == count
+    with pytest.raises(Damaged, match="do not fill"):
+        decode_batch(fewer)
+
+
+def test_a_batch_that_is_cut_off_says_so() -> None:
+    batch = small_batch()
+    with pytest.raises(Damaged, match="cut off"):
+        decode_batch(batch.data[: BATCH_HEADER_BYTES + batch.header.payload_bytes - 1])
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [("kind", 200, "newer"), ("blob kind", 200, "newer"), ("key", 4, "add up")],
+)
+def test_a_record_with_a_good_checksum_and_a_wrong_field(field: str, value: int, why: str) -> None:
+    """As a newer program, or a mistake of this one, would write it."""
+    location = small_batch().entries[0].location
+    at = location.offset - 8192
+    record = bytearray(small_batch().data[at : at + location.length])
+    struct.pack_into("<B", record, {"kind": 4, "blob kind": 5, "key": 24}[field], value)
+    crc = crc32c(bytes(record[4:]), record_seed(MIRROR, location.segment, location.generation))
+    struct.pack_into("<I", record, 0, crc)
+    with pytest.raises(Damaged, match=why):
+        decode_record(bytes(record), location._replace(crc=crc), MIRROR)
+
+
+def test_a_record_that_is_cut_off_says_so() -> None:
+    location = small_batch().entries[0].location
+    at = location.offset - 8192
+    with pytest.raises(Damaged, match="cut off"):
+        decode_record(small_batch().data[at : at + location.length - 1], location, MIRROR)
+
+
+def test_what_is_lost_is_named_only_by_what_was_written_there() -> None:
+    data, location = small_batch().data, small_batch().entries[0].location
+    at = location.offset - 8192
+    assert peek_record(data, at, location.offset) == (Kind.PUT, b"acme", b"one", location.length)
+    assert peek_record(data, at, location.offset + 4096) is None
+    assert peek_record(data[:at] + b"\xff" * len(data), at, location.offset) is None
 
 
 @pytest.mark.parametrize("keep", [0, 100, 128, 500, 900])

@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 
+from appliance.core.errors import Unavailable
 from appliance.engine.interface import BlobRef
 from appliance.engine.mirror.hedging import HedgedReads
 from appliance.engine.mirror.reader import DriveReader, MirrorReader
@@ -103,3 +104,13 @@ def test_a_lone_drive_that_is_slow_is_waited_for() -> None:
         await reads.close()
 
     asyncio.run(scenario())
+
+
+def test_a_mirror_without_a_drive_says_so() -> None:
+    async def run() -> None:
+        reads = hedged(TwoDrives())
+        with pytest.raises(Unavailable, match="no drive of the mirror"):
+            await reads.read(BLOB, 0, 4)
+        reads.index_threads.shutdown()
+
+    asyncio.run(run())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.core.errors import Damaged
 from appliance.engine.interface import Charge
 from appliance.engine.mirror.format import (
     BlobKind,
@@ -22,6 +23,7 @@ from appliance.engine.mirror.format import (
 from appliance.engine.mirror.index import (
     Index,
 )
+from appliance.engine.mirror.index_file import connect
 from tests.unit.mirror.batches import MIRROR, Batches, delete, dump, random_batches
 
 
@@ -265,3 +267,51 @@ def test_deletes_are_summed_until_their_segment_is_entered_anew(index: Index) ->
     index.apply(make.make(encode_manifest(Manifest(3, [entry])), delete(b"k")))
     (batch,) = make.made[-1:]
     assert index.tombstones() == {2: batch.entries[1].location.length}
+
+
+def test_batches_it_has_already_are_passed_over(index: Index, tmp_path: Path) -> None:
+    made = random_batches(11, 6).made
+    index.apply_many(made[:4])
+    before = dump(index)
+    index.apply_many(made[1:4])
+    assert dump(index) == before
+    index.apply_many(made[2:])
+    whole = Index.create(str(tmp_path / "whole.db"), MIRROR)
+    whole.apply_many(made)
+    assert dump(index) == dump(whole)
+    whole.close()
+
+
+def test_an_outcome_that_was_given_anew_is_told_once(index: Index) -> None:
+    make, request_id = Batches(), b"r" * 16
+    index.apply(make.make(make.put(b"a", request_id=request_id)))
+    first = index.request_outcome(request_id)
+    assert index.outcomes(1, 2) == [(request_id, first)]
+    index.apply(make.make(make.put(b"a", request_id=request_id)))
+    assert index.outcomes(1, 1) == []
+    assert index.outcomes(1, 2) == [(request_id, index.request_outcome(request_id))]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        ("UPDATE requests SET outcomes = x'00'", "wrong length"),
+        ("PRAGMA user_version = 99", "format 99"),
+        ("UPDATE facts SET value = x'00' WHERE name = 'mirror'", "another mirror"),
+        ("DELETE FROM facts WHERE name = 'mirror'", "another mirror"),
+    ],
+)
+def test_an_index_that_is_not_what_it_should_be_is_not_opened(
+    tmp_path: Path, spoil: str, why: str
+) -> None:
+    path = str(tmp_path / "index-00000001.db")
+    made = Index.create(path, MIRROR)
+    make = Batches()
+    made.apply(make.make(make.put(b"a", request_id=b"r" * 16)))
+    made.checkpoint()
+    made.close()
+    connection = connect(path, write=True, cache_bytes=65_536)
+    connection.execute(spoil)
+    connection.close()
+    with pytest.raises(Damaged, match=why):
+        Index.open(path, MIRROR)
