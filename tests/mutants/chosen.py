@@ -290,10 +290,12 @@ def _mutant(root: Path, sabotage: Sabotage) -> Mutant:
     original = sabotage.original.encode()
     assert source.count(original) == 1, f"{sabotage.name}: its target is not once in {path}"
     start = source.index(original)
+    line = source.count(b"\n", 0, start) + 1
     return Mutant(
         f"chosen:{sabotage.name}",
         path,
-        source.count(b"\n", 0, start) + 1,
+        line,
+        line + original.count(b"\n"),
         start,
         start + len(original),
         sabotage.replacement.encode(),

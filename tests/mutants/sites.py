@@ -1,9 +1,23 @@
 """Finds every safeguard of the engine, so that each can be disabled in turn.
 
-Owns what counts as a safeguard: a raised error, a flush, a write of a vote, a durable way of
-opening a file, and a comparison that tells right bytes from wrong ones. Found in the syntax tree,
-never picked by hand, so that a new safeguard is tried as soon as it is written. Invariant: a
-mutant differs from the original in exactly one place.
+Owns what counts as a safeguard. They are found in the syntax tree by the rules below, never picked
+by hand, so that a new safeguard is tried as soon as it is written. Invariant: a mutant differs from
+the original in exactly one place.
+
+| rule | what | becomes |
+|---|---|---|
+| raise | every ``raise`` | nothing |
+| flush | a call of, or a reference to, what is named ``flush…`` | nothing is done |
+| vote | a call that writes an epoch, a superblock, the witness | nothing is done |
+| durable | ``durable=`` of an opened file | False |
+| deadline | ``deadline_s=``, ``timeout_s=``, ``timeout=``, what ``wait`` gets | 30 years |
+| check | ``==``, ``!=``, ``in``, ``not in`` on what bytes are told by | as if they agreed |
+| order | ``<``, ``<=``, ``>``, ``>=`` on what tells older from newer | True, and False |
+| proof | what is named after a proof of bytes or of an expectation | True |
+
+Left out, each because nothing a drive, a peer or a client does can tell the difference: assertions
+(they guard against our own mistakes), what stands outside any function (it runs at import, before
+any test), and the engine for tests (``sim``).
 """
 
 from __future__ import annotations
@@ -16,12 +30,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-ENGINE: Final = "appliance/engine/mirror"
+ENGINE: Final = "appliance/engine"
 
-FLUSHES: Final = frozenset({"flush", "flush_directory"})
-VOTES: Final = frozenset({"write", "make_witness", "beat", "catch_up"})
-"""Calls that write superblocks or the witness, in the modules named for it."""
-VOTE_MODULES: Final = frozenset({"votes.py", "slots.py", "superblock.py", "witness.py"})
+LEFT_OUT: Final = frozenset({"sim.py"})
+VOTES: Final = frozenset(
+    {"beat", "catch_up", "join", "leave", "make_witness", "renew", "settle", "write"}
+)
+VOTERS: Final = frozenset({"slots", "superblock", "superblocks", "votes", "witness"})
+"""On whom the calls of ``VOTES`` are votes; in the modules named so, also on ``self``."""
+DEADLINES: Final = frozenset({"deadline_s", "timeout", "timeout_s"})
+WAITS: Final = frozenset({"join", "wait"})
+NEVER_S: Final = "1e9"
 IDENTITIES: Final = frozenset(
     {
         "crc", "digest", "drive_id", "epoch", "format", "generation", "heartbeat", "id",
@@ -30,8 +49,17 @@ IDENTITIES: Final = frozenset(
     }
 )  # fmt: skip
 """Names by which bytes are told to be the right ones."""
+AGES: Final = frozenset({"epoch", "generation", "heartbeat", "incarnation", "sequence", "version"})
+"""Names by which what is old is told from what is new."""
+PROOFS: Final = frozenset(
+    {
+        "covers", "has_batch", "holds", "is_complete", "is_current", "is_equal", "is_good",
+        "is_same", "is_sound", "is_verified", "is_whole",
+    }
+)  # fmt: skip
 AGREE: Final = {ast.Eq: "True", ast.NotEq: "False", ast.In: "True", ast.NotIn: "False"}
 """What each comparison says when all is well."""
+ORDERS: Final = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +70,7 @@ class Mutant:
     name: str
     path: str
     line: int
+    last_line: int
     start: int
     end: int
     replacement: bytes
@@ -49,6 +78,11 @@ class Mutant:
     def apply(self, source: bytes) -> bytes:
         """The mutated file."""
         return source[: self.start] + self.replacement + source[self.end :]
+
+    @property
+    def lines(self) -> range:
+        """Those it stands on."""
+        return range(self.line, self.last_line + 1)
 
     def share(self, shares: int) -> int:
         """Which of ``shares`` parts it belongs to; the same in every run."""
@@ -58,8 +92,9 @@ class Mutant:
 def find(root: Path) -> list[Mutant]:
     """All mutants of the engine below ``root``, in the order of the files."""
     found: list[Mutant] = []
-    for file in sorted((root / ENGINE).glob("*.py")):
-        found += find_in(file.relative_to(root).as_posix(), file.read_bytes())
+    for file in sorted((root / ENGINE).rglob("*.py")):
+        if file.name not in LEFT_OUT:
+            found += find_in(file.relative_to(root).as_posix(), file.read_bytes())
     return found
 
 
@@ -69,7 +104,7 @@ def find_in(path: str, source: bytes) -> Iterator[Mutant]:
     for line in source.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
     seen: Counter[str] = Counter()
-    for scope, node, kind, replacement in _safeguards(ast.parse(source), Path(path).name):
+    for scope, node, kind, replacement in _walk(ast.parse(source), "", Path(path).name):
         assert node.end_lineno is not None
         assert node.end_col_offset is not None
         name = f"{Path(path).stem}.{scope}:{kind}"
@@ -78,6 +113,7 @@ def find_in(path: str, source: bytes) -> Iterator[Mutant]:
             f"{name}:{seen[name]}",
             path,
             node.lineno,
+            node.end_lineno,
             starts[node.lineno - 1] + node.col_offset,
             starts[node.end_lineno - 1] + node.end_col_offset,
             replacement.encode(),
@@ -85,51 +121,92 @@ def find_in(path: str, source: bytes) -> Iterator[Mutant]:
 
 
 _Safeguard = tuple[str, ast.stmt | ast.expr, str, str]
+"""(scope, node, rule, replacement)"""
 
 
-def _safeguards(tree: ast.Module, module: str) -> Iterator[_Safeguard]:
-    """(scope, node, kind, replacement) of each."""
-    yield from _walk(tree, "", module)
-
-
-def _walk(node: ast.AST, scope: str, module: str) -> Iterator[_Safeguard]:
+def _walk(node: ast.AST, scope: str, module: str, *, runs: bool = False) -> Iterator[_Safeguard]:
+    """``runs``: within a function."""
     for child in ast.iter_child_nodes(node):
-        inner = scope
+        inner, runs_inside = scope, runs
         if isinstance(child, ast.Assert):
-            continue  # it guards against our own mistakes, not against what a drive does
+            continue
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             inner = f"{scope}.{child.name}" if scope else child.name
-        elif isinstance(child, ast.Raise):
-            yield scope, child, "raise", "pass"
-        elif isinstance(child, ast.Call):
-            yield from _call(scope, child, module)
-        elif isinstance(child, ast.Compare):
-            yield from _comparison(scope, child)
-        yield from _walk(child, inner, module)
+            runs_inside = not isinstance(child, ast.ClassDef)
+        elif runs:
+            for kind, found, replacement in _rules(node, child, module):
+                yield scope, found, kind, replacement
+        yield from _walk(child, inner, module, runs=runs_inside)
 
 
-def _call(scope: str, call: ast.Call, module: str) -> Iterator[_Safeguard]:
-    name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
-    if name in FLUSHES:
-        yield scope, call, "flush", "None"
-    if name in VOTES and module in VOTE_MODULES:
-        yield scope, call, "vote", "None"
+_Found = tuple[str, ast.stmt | ast.expr, str]
+
+
+def _rules(parent: ast.AST, node: ast.AST, module: str) -> Iterator[_Found]:
+    """(rule, what is replaced, by what) for one node."""
+    if isinstance(node, ast.Raise):
+        yield "raise", node, "pass"
+    elif isinstance(node, ast.Call):
+        yield from _call(node, module)
+    elif isinstance(node, ast.Compare) and len(node.ops) == 1:
+        yield from _comparison(node)
+    elif isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
+        called = isinstance(parent, ast.Call) and parent.func is node
+        if _is_flush(_name(node)) and not called:
+            yield "flush", node, "(lambda *_, **__: None)"
+        if isinstance(node, ast.Attribute) and _proves(node) and not called:
+            yield "proof", node, "True"
+
+
+def _call(call: ast.Call, module: str) -> Iterator[_Found]:
+    name = _name(call.func)
+    if _is_flush(name):
+        yield "flush", call, "None"
+    if name in VOTES and isinstance(call.func, ast.Attribute) and _votes(call.func.value, module):
+        yield "vote", call, "None"
+    if _proves(call.func):
+        yield "proof", call, "True"
     for keyword in call.keywords:
-        if keyword.arg == "durable" and not (
-            isinstance(keyword.value, ast.Constant) and keyword.value.value is False
-        ):
-            yield scope, keyword.value, "durable", "False"
+        says = keyword.value
+        if keyword.arg == "durable" and not (isinstance(says, ast.Constant) and not says.value):
+            yield "durable", says, "False"
+        if keyword.arg in DEADLINES and not (isinstance(says, ast.Constant) and not says.value):
+            yield "deadline", says, NEVER_S
+    if name in WAITS and len(call.args) == 1 and _name(call.args[0]).endswith("_s"):
+        yield "deadline", call.args[0], NEVER_S
 
 
-def _comparison(scope: str, compare: ast.Compare) -> Iterator[_Safeguard]:
-    said = AGREE.get(type(compare.ops[0])) if len(compare.ops) == 1 else None
-    if said is None:
-        return
+def _comparison(compare: ast.Compare) -> Iterator[_Found]:
     names = {
-        part.attr if isinstance(part, ast.Attribute) else part.id
+        _name(part)
         for side in (compare.left, *compare.comparators)
         for part in ast.walk(side)
         if isinstance(part, ast.Attribute | ast.Name)
     }
-    if names & IDENTITIES:
-        yield scope, compare, "check", said
+    agreeing = AGREE.get(type(compare.ops[0]))
+    if agreeing and names & IDENTITIES:
+        yield "check", compare, agreeing
+    if isinstance(compare.ops[0], ORDERS) and names & AGES:
+        yield "order", compare, "True"
+        yield "order", compare, "False"
+
+
+def _name(node: ast.AST) -> str:
+    """The last word of ``a.b.word`` or ``word``."""
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _is_flush(name: str) -> bool:
+    word = name.lstrip("_")
+    return word == "flush" or word.startswith("flush_")
+
+
+def _proves(node: ast.AST) -> bool:
+    return _name(node).lstrip("_") in PROOFS
+
+
+def _votes(receiver: ast.AST, module: str) -> bool:
+    name = _name(receiver).lstrip("_")
+    return name in VOTERS or (name in {"self", "file", "slots"} and module[:-3] in VOTERS)
