@@ -1,8 +1,10 @@
 """Walking a log segment by its checksums alone: what state transfer needs to know of one.
 
 Owns the proof that a row of batches is whole: header and payload CRC of each, its own place in its
-header, and the chain from one to the next. Decodes no record, so that it costs little more than
-reading. Refuses nothing by exception: what does not verify is a ``Gap``.
+header, and that each names the CRC of the one before it in the segment. Decodes no record, so that
+it costs little more than reading. Refuses nothing by exception: what does not verify is a ``Gap``,
+and so is a row that the next batch does not follow. How one segment follows another is the
+caller's to look at.
 
 Blocking; any thread.
 """
@@ -41,7 +43,8 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """[``start``, ``end``) holds no whole batch, or cannot be read."""
+    """[``start``, ``end``) holds no whole batch, or cannot be read, or is a row of whole ones, told
+    as steps before, of which some are not of this history."""
 
     start: int
     end: int
@@ -63,7 +66,7 @@ class SegmentWalk:
 
     def steps(self, offset: int, after: int, last: int) -> Iterator[Step | Gap]:
         """The batches from ``offset`` on, behind sequence ``after``, up to sequence ``last``."""
-        sequence = after
+        sequence, row, before = after, offset, None
         while sequence < last:
             header = self.batch_at(offset)
             if header is None:
@@ -72,6 +75,12 @@ class SegmentWalk:
                 if found is None:
                     return
                 offset, header = found
+                row = offset
+            elif before is not None and header.place.previous_crc != before.crc:
+                # Nobody can tell which of them is the wrong one.
+                yield Gap(row, offset + header.padded_bytes)
+                row = offset
+            before = header
             offset += header.padded_bytes
             sequence = header.place.sequence
             yield Step(header, offset)
