@@ -188,6 +188,12 @@ class StoreSection:
         "Objects that are copied at a time when a drive is brought in and no client is active.",
         **between(1, 64),
     )
+    resync_commit_percent: int = setting(
+        50,
+        "While a drive that is brought in cannot catch up with what clients write, they may write"
+        " this share of what is copied meanwhile, in percent.",
+        **between(1, 99),
+    )
     spare_after_failed_s: float = setting(
         0.0,
         "How long a drive of a mirror counts as failed before a spare takes its place.",

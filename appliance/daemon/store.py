@@ -191,6 +191,7 @@ def store_settings_of(config: Config) -> StoreSettings:
         deadline_s=section.drive_deadline_s,
         resync_pace=Pace(section.resync_limit_mib_s, section.resync_busy_percent),
         resync_threads=section.resync_threads,
+        resync_commit_percent=section.resync_commit_percent,
         read_errors_advised=section.read_errors_advised,
         crash_limit=section.crash_limit,
         crash_window_s=section.crash_window_s,

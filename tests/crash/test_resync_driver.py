@@ -10,7 +10,10 @@ from dataclasses import replace
 import pytest
 
 from appliance.core.errors import DriveFault
-from appliance.engine.mirror.resync_driver import ResyncDriver
+from appliance.engine.mirror.digest import digest
+from appliance.engine.mirror.format import DecodedBatch, Kind, LogRecord, encode_batch
+from appliance.engine.mirror.resync_driver import RETRY_AFTER_S, ResyncDriver
+from appliance.engine.mirror.segment import segment_path
 from appliance.engine.mirror.store import Store
 from appliance.engine.mirror.throttle import Activity, Pace
 from tests.crash.acts import commit, put, put_staged
@@ -229,3 +232,38 @@ def test_a_source_that_fails_does_not_end_what_another_can_give(machine: Machine
     assert running is not None
     running.join(JOIN_S)
     assert sorted(store.members) == ["drive-b", "drive-c"]
+
+
+def test_a_copy_that_is_another_one_is_told_and_made_anew(rig: _Rig) -> None:
+    """A whole batch of another content, last in its segment: only the one behind it tells."""
+    store, disk = rig.store, rig.machine.disks["drive-b"]
+    for number in range(40):
+        commit(store, put(b"filler", 100 + number, b"z" * 20_000))
+    (member,) = store._state.members.values()
+    last: dict[int, DecodedBatch] = {}
+    for batch in member.log.scan():
+        assert isinstance(batch, DecodedBatch)
+        last[batch.header.place.segment] = batch
+    segment, good = sorted(last.items())[0]
+    records = [LogRecord(Kind.PUT, b"p", b"other", value=b"o" * 20_000)]
+    wrong = encode_batch(good.header.place, records)
+    assert len(wrong.data) <= len(good.data) and len(last) > 2
+
+    def hook(operation: Operation) -> None:
+        path = segment_path(segment)
+        if operation.kind == "read" and operation.path == path and operation.offset:
+            disk.hook = None
+            disk.overwrite(path, good.header.place.offset, wrong.data)
+
+    disk.hook = hook
+    rig.run()
+    assert not rig.in_sync
+    assert any("its copy of the log differs" in alert for alert in rig.machine.alerts)
+    away = {one.drive_id: one for one in store.health().members}["drive-b"]
+    assert away.present and "its copy of the log differs" in away.reason
+    rig.driver.step()
+    assert not store.transferring, "not before its time"
+    rig.clock.now_s += RETRY_AFTER_S
+    rig.run()
+    assert len(store.members) == 2
+    assert len({digest(member) for member in store._state.members.values()}) == 1

@@ -28,6 +28,7 @@ from appliance.core.errors import (
     NoSpace,
 )
 from appliance.engine.mirror.adoption import BlobKeeper
+from appliance.engine.mirror.blob import file_bytes
 from appliance.engine.mirror.completion import complete
 from appliance.engine.mirror.format import (
     COMMITS_PER_BATCH_MAX,
@@ -191,6 +192,7 @@ class Committer:
         if not all(answers.values[drive] for drive in self._state.members):
             self._blobs.drop(self._state.members, [blob.blob_id for blob in staged])
             raise MembershipChanged("cannot adopt: a staged file is gone; write the blob again")
+        self._state.counts.adopted_bytes += sum(file_bytes(blob.size_bytes) for blob in staged)
 
     def _read_inline(self, location: Location) -> bytes:
         for drive, member in list(self._state.members.items()):

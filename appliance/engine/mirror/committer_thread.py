@@ -79,6 +79,8 @@ class CommitterThread:
         self._wake = threading.Event()
         self._ending = threading.Event()
         self._store: Store | None = None
+        self._held: list[Commit] = []
+        """Commits that wait for a drive to catch up; commands do not."""
         self._pause_s = PAUSE_FIRST_S
         self._step_at_s = 0.0
         self._complaints = Complaints(_log)
@@ -171,7 +173,7 @@ class CommitterThread:
 
     def _serve(self, store: Store) -> None:
         """One turn: everything that is waiting, or what idleness is for."""
-        items = deque(self._take(store))
+        items = deque(self._due(store, self._take(store)))
         try:
             if not items and store.needs_mark and store.work_wait_s >= self._mark_after_s:
                 store.mark()
@@ -197,6 +199,18 @@ class CommitterThread:
         if store.stopped and not store.read_only:
             self._close_store(store.stopped)
 
+    def _due(self, store: Store, taken: list[Commit | Command]) -> list[Commit | Command]:
+        """What of all that waits may be done now, the commits in their order."""
+        wait_s = store.commit_wait_s
+        if not self._held and wait_s <= 0:
+            return taken
+        self._held += (item for item in taken if isinstance(item, Commit))
+        due: list[Commit | Command] = [item for item in taken if isinstance(item, Command)]
+        if wait_s <= 0 or self._ending.is_set():
+            held, self._held = self._held, []
+            due += held
+        return due
+
     def _work(self, store: Store, items: deque[Commit | Command]) -> None:
         """Do, and take away, the commits in front, which make one batch, or the command there."""
         item = items.popleft()
@@ -212,6 +226,8 @@ class CommitterThread:
     def _take(self, store: Store) -> list[Commit | Command]:
         timeout_s = self._mark_after_s if store.needs_mark else STEP_EVERY_S
         timeout_s = min(timeout_s, store.work_wait_s)
+        if self._held:
+            timeout_s = min(timeout_s, store.commit_wait_s)
         if self._ending.is_set():
             timeout_s = 0.0  # what was handed over is there; nobody hands over any more
         try:
@@ -261,6 +277,9 @@ class CommitterThread:
         if store is None:
             return
         self.reason = reason
+        held, self._held = self._held, []
+        for item in held:
+            self._refuse(item, reason)
         self._changed(None)
         store.close()
         if not self._ending.is_set():

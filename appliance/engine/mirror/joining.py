@@ -131,4 +131,5 @@ class Joining:
 
     def _forget(self) -> None:
         self._resync = None
+        self._state.brake.release()
         self._state.dropped_blobs = None

@@ -1,8 +1,9 @@
 """The log's half of a state transfer: segments copied, compared, followed, and proven equal.
 
 Owns what is known to be equal so far. Refuses, with ``Refused``, a copy whose last batch is not the
-members' last: its checksum covers the whole chain. Invariant: ``verify`` returns only when every
-batch up to the goal is whole on the target, but for those that no member has.
+members' last, or in which a batch does not name the checksum of the one before it. Invariant:
+``verify`` returns only when every batch up to the goal is whole on the target, but for those that
+no member has.
 
 Blocking; the transfer's thread, or the committer's while commits wait.
 """
@@ -44,10 +45,20 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class _Walked:
-    """What a walk found of a segment: where no whole batch is, and the tail after the last one."""
+    """What a walk found of a segment: where no whole batch is, the first one's header, and the tail
+    after the last one."""
 
     gaps: Sequence[Gap]
+    first: BatchHeader | None
     tail: Tail | None
+
+    def follows(self, before: Tail) -> bool:
+        """Whether it is what was written after ``before``, as far as that can be seen: what lay
+        between may have been freed."""
+        first = self.first
+        if first is None or first.place.sequence != before.sequence + 1:
+            return True
+        return first.place.previous_crc == before.crc
 
 
 class LogTransfer:
@@ -77,11 +88,16 @@ class LogTransfer:
         self._verify(goal)
 
     def left_bytes(self, goal: Goal) -> int:
-        """What ``copy`` would have to look at."""
-        return sum(
-            max(_wanted_end(self._state, segment, goal.tail) - self._end(segment), 0)
-            for segment in goal.segments
-        )
+        """What ``copy`` would have to look at: all of a segment it has not made yet, be it free."""
+        left = 0
+        for segment in goal.segments:
+            end = self._end(segment)
+            wanted_end = _wanted_end(self._state, segment, goal.tail)
+            whole = (
+                wanted_end if self._trust.in_segment(segment) else self._state.segment_size_bytes
+            )
+            left += max(wanted_end - end, 0) if end else whole
+        return left
 
     def total_bytes(self, goal: Goal) -> int:
         """The same before anything is done, for progress."""
@@ -113,10 +129,8 @@ class LogTransfer:
     ) -> Iterator[tuple[SegmentState, int] | None]:
         """Where every batch behind ``after`` lies; None for a part that does not verify."""
         for segment, walk, start in self._walks(log, goal, after):
-            offset = start
             for step in walk.steps(start, after.sequence, segment.last_sequence):
-                yield None if isinstance(step, Gap) else (segment, offset)
-                offset = step.end
+                yield None if isinstance(step, Gap) else (segment, step.header.place.offset)
 
     def _walks(
         self, log: Log, goal: Goal, after: Tail
@@ -144,13 +158,15 @@ class LogTransfer:
             found[segment.segment] = self._walked(segment, walk, start)
 
         self._transfer.work(partial(walking, *each) for each in walks)
-        last = self._verified
+        last, is_chain = self._verified, True
         for segment, _, start in walks:
             walked = found[segment.segment]
             if walked.gaps and not self._is_recycled(segment):
                 walked = self._heal(segment, start, walked.gaps)
+            is_chain = is_chain and walked.follows(last)
             last = walked.tail or last
-        if (last.sequence, last.crc) != (goal.tail.sequence, goal.tail.crc) and not any(
+        is_chain = is_chain and (last.sequence, last.crc) == (goal.tail.sequence, goal.tail.crc)
+        if not is_chain and not any(
             # Then the goal is overtaken, and only a later one can be proven.
             self._is_recycled(segment)
             for segment, _, _ in walks
@@ -161,18 +177,18 @@ class LogTransfer:
         self._verified = last
 
     def _walked(self, segment: SegmentState, walk: SegmentWalk, start: int) -> _Walked:
-        gaps, tail = [], None
+        gaps, first, tail = [], None, None
         for step in walk.steps(start, self._verified.sequence, segment.last_sequence):
             if isinstance(step, Gap):
                 gaps.append(step)
                 continue
-            place = step.header.place
+            place, first = step.header.place, first or step.header
             tail = Tail(place.sequence, step.header.crc, place.segment, place.generation, step.end)
-        return _Walked(gaps, tail)
+        return _Walked(gaps, first, tail)
 
     def _heal(self, segment: SegmentState, start: int, gaps: Sequence[Gap]) -> _Walked:
         """The segment with its gaps filled as far as any source can fill them."""
-        walked = _Walked(gaps, None)
+        walked = _Walked(gaps, None, None)
         for source in self._sources:
             for gap in walked.gaps:
                 self._transfer.copy_differences(segment.segment, gap.start, gap.end, source)

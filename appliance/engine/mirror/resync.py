@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from enum import IntEnum
 from functools import partial
 from typing import Final
 
@@ -41,8 +42,9 @@ from appliance.engine.mirror.watched import Watch
 
 FINISH_BYTES_MAX: Final = 8 * 1024 * 1024
 """What may be left to copy while commits wait."""
-PACED_ROUNDS: Final = 2
-"""Later rounds only catch up with what clients write: a pace would let them run away."""
+SHRINKING: Final = 0.5
+"""What a round may leave of what the one before had to copy. While each does, the transfer keeps
+its pace and clients notice little."""
 PAGE: Final = 1000
 
 
@@ -57,6 +59,17 @@ class Means:
     watch: Watch = field(default_factory=lambda: Watch(float("inf")))
     avoided: frozenset[str] = frozenset()
     doubting: bool = False
+    is_paused: Callable[[], bool] = lambda: False
+
+
+class Haste(IntEnum):
+    """What is done so that the next round leaves less than the last one."""
+
+    NONE = 0
+    UNPACED = 1
+    """The transfer rests for nobody."""
+    BRAKED = 2
+    """Commits wait as well: they get a share of the speed at which the last round copied."""
 
 
 class Resync:
@@ -83,7 +96,14 @@ class Resync:
         self._leave = leave
         self._trust = Trust()
         self._goal = self._take_goal()
-        self._rounds = 0
+        self._is_paused = means.is_paused
+        self._haste = Haste.NONE
+        self._written = _written(state)
+        """By clients, when the goal was taken: into the log, and in blobs."""
+        self._round_bytes = 0
+        """What clients had written of what the round under way, or the last one, copies."""
+        self._bytes_per_s = 1.0
+        """How much of that the last round did."""
         self._followed = Tail()
         """Blobs of all batches up to here are copied; ``Tail()``: none were yet."""
         self.progress: Final = ResyncProgress()
@@ -136,9 +156,16 @@ class Resync:
     def copy(self) -> None:
         """One round towards the goal last taken. Raises ``DriveFault``, ``Unavailable`` once its
         pace was stopped."""
-        self._transfer.hurry(hurried=self._rounds >= PACED_ROUNDS)
-        self._rounds += 1
+        clock, state = self._state.clock, self._state
+        self._transfer.hurry(hurried=self._haste is not Haste.NONE)
+        if self._haste is Haste.BRAKED:
+            share = state.settings.resync_commit_percent / 100
+            state.brake.hold(self._bytes_per_s * share, self._is_paused)
+        began_s = clock.monotonic_s()
         self._copy()
+        if self._haste is not Haste.NONE:
+            taken_s = max(clock.monotonic_s() - began_s, 1e-6)
+            self._bytes_per_s = max(self._round_bytes, 1) / taken_s
         if self.progress.spots or self._transfer.misses_files:
             index = IndexReader(self._state.index.path)
             try:
@@ -164,6 +191,7 @@ class Resync:
         index = IndexReader(self._state.index.path)
         try:
             self.progress.total_bytes = self._log.total_bytes(goal) + self._count(index)
+            self._round_bytes = self.progress.total_bytes
             self._transfer.compare_blobs(index, self._trust)
         finally:
             index.close()
@@ -200,10 +228,14 @@ class Resync:
         ``DriveFault``, ``Refused`` when the copies are not equal."""
         state = self._state
         self.drop_lost_sources()
-        self._transfer.hurry(hurried=True)
+        is_first = self._followed == Tail()
+        before, self._written = self._written, _written(state)
         self._goal = goal = self._take_goal()
-        if not self._is_near(goal):
+        adopted_bytes = self._written[1] - before[1]
+        if is_first or self._log.left_bytes(goal) + adopted_bytes > FINISH_BYTES_MAX:
+            self._hasten(self._written[0] - before[0] + adopted_bytes)
             return False
+        self._transfer.hurry(hurried=True)
         self._on_lane(self._copy_last)
         joiner = self._prove_vote()
         outgoing = state.outgoing_for(self.drive_id)
@@ -216,6 +248,7 @@ class Resync:
             state.callbacks.retire(joiner)
             raise state.stop(str(failure)) from failure
         state.dropped_blobs = None
+        state.brake.release()
         state.add(joiner)
         self.abandon()  # what was open for the copying
         # Before anything rests on the join: should the others go back to before it, it shows.
@@ -261,18 +294,24 @@ class Resync:
         if not self._sources:
             raise Unavailable("the drive that was copied from has left the mirror")
 
-    def _is_near(self, goal: Goal) -> bool:
-        """Whether what is left may be copied while commits wait. The log's part is counted first:
-        looking for blobs in a long one would make them wait too."""
-        left = self._log.left_bytes(goal)
-        if self._followed == Tail() or left > FINISH_BYTES_MAX:
-            return False
-        blobs = self._log.blobs_since(goal, self._followed)
-        return left + sum(file_bytes(blob.size_bytes) for blob in blobs) <= FINISH_BYTES_MAX
+    def _hasten(self, written_bytes: int) -> None:
+        """Why it ends: each round copies what was committed while the one before ran. Where that
+        does not get less quickly, the rests are left out; where that is not enough, commits get no
+        more than a share of the speed at which the last round copied what they had written. So
+        each round has at most that share of the one before to copy, or, where one batch is more
+        than a whole round, some round finds nothing new, because what the batch took too much is
+        waited for."""
+        if written_bytes > self._round_bytes * SHRINKING and self._haste is not Haste.BRAKED:
+            self._haste = Haste(self._haste + 1)
+        self._round_bytes = written_bytes
 
     def abandon(self) -> None:
         """Let what the transfer opened on the drive be closed, where a hang harms nobody."""
         self._state.callbacks.retire(self._target)
+
+
+def _written(state: MirrorState) -> tuple[int, int]:
+    return state.counts.batch_bytes, state.counts.adopted_bytes
 
 
 def _watched(member: Member, watch: Watch) -> Member:

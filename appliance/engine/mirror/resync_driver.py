@@ -147,22 +147,27 @@ class ResyncDriver:
             volume = store.outsiders().get(drive)
             if volume is None or drive in busy or now_s < past.not_before_s:
                 continue
-            throttle = Throttle(self._clock, self._activity, self._settings.resync_pace)
-            watch = Watch(self._settings.deadline_s)
-            means = Means(
-                throttle.piece,
-                crew_of(self._settings.resync_threads),
-                watch,
-                frozenset(past.avoided),
-                past.doubting,
-            )
-            self._attempt = attempt = _Attempt(store, drive, volume, throttle, watch, means)
+            self._attempt = attempt = self._make(store, drive, volume, past)
             attempt.thread = threading.Thread(
                 target=self._transfer, args=(attempt,), name=f"resync {drive}", daemon=True
             )
             attempt.thread.start()
             self._is_told = False
             return
+
+    def _make(self, store: Store, drive: str, volume: Volume, past: _Past) -> _Attempt:
+        settings = self._settings
+        throttle = Throttle(self._clock, self._activity, settings.resync_pace)
+        watch = Watch(settings.deadline_s)
+        means = Means(
+            throttle.piece,
+            crew_of(settings.resync_threads),
+            watch,
+            frozenset(past.avoided),
+            past.doubting,
+            lambda: throttle.paused,
+        )
+        return _Attempt(store, drive, volume, throttle, watch, means)
 
     def _tell_stuck(self) -> None:
         late = self._left[-1].watch.oldest()

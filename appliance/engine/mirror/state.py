@@ -15,6 +15,7 @@ from typing import Final
 from appliance.core.epochs import IN_SYNC_MAX, Leave
 from appliance.core.errors import EngineError, Unavailable
 from appliance.core.ports import Clock, Entropy, Volume
+from appliance.engine.mirror.brake import Brake
 from appliance.engine.mirror.index import Index
 from appliance.engine.mirror.member import Calls, Member
 from appliance.engine.mirror.planner import BatchPlanner
@@ -66,6 +67,9 @@ class StoreSettings:
     resync_pace: Pace = Pace()  # noqa: RUF009 - immutable
     resync_threads: int = 4
     """Blobs and segments that a state transfer copies at a time while no client is active."""
+    resync_commit_percent: int = 50
+    """While a drive that is brought in cannot catch up with what clients write: what they may write
+    in percent of what is copied meanwhile, 1 to 99."""
     scrub_every_s: float = SCRUB_EVERY_S_DEFAULT
     """Time of service between two scrubs; 0: only when told."""
     scrub_pace: Pace = Pace()  # noqa: RUF009 - immutable
@@ -101,6 +105,7 @@ class Counts:
     refusals: int = 0
     batches: int = 0
     batch_bytes: int = 0
+    adopted_bytes: int = 0
     marks: int = 0
     repaired: int = 0
     moved_records: int = 0
@@ -146,6 +151,13 @@ class MirrorState:
     reserve_bytes: int = 0
     replaces: Mapping[str, str] = field(default_factory=dict)
     """New drives and the one that each takes the place of, as control says."""
+
+    brake: Brake = field(init=False)
+    """What commits wait for while a drive catches up with them."""
+
+    def __post_init__(self) -> None:
+        counts = self.counts
+        self.brake = Brake(self.clock, lambda: counts.batch_bytes + counts.adopted_bytes)
 
     @property
     def mirror_bytes(self) -> bytes:

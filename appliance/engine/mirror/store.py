@@ -136,6 +136,12 @@ class Store:
             return self._committer.commit(commits)
 
     @property
+    def commit_wait_s(self) -> float:
+        """How long commits have to wait for a drive that catches up; mostly 0. Whoever makes them
+        is to ask: ``commit`` itself does not wait. Any thread."""
+        return self._state.brake.wait_s
+
+    @property
     def needs_mark(self) -> bool:
         """Whether an idle store should write a mark now."""
         return self._committer.unmarked and not self._state.stopped

@@ -122,15 +122,15 @@ class Transfer:
         self._sources = sources
         self._target = target
         self.progress: Final = progress
-        self._chosen = (pace, crew)
+        self._chosen = pace
         self._pace, self._crew = pace, crew
         self._touched: set[str] = set()
         self._absent: list[bytes] = []
         """Blobs no source could give, and one has no file of: released meanwhile, or lost."""
 
     def hurry(self, *, hurried: bool) -> None:
-        """Whether somebody waits: then nothing rests, and all is done on the calling thread."""
-        self._pace, self._crew = (unpaced, in_turn) if hurried else self._chosen
+        """Whether somebody waits: then nothing rests."""
+        self._pace = unpaced if hurried else self._chosen
 
     def pace(self, size_bytes: int) -> AbstractContextManager[None]:
         """Wait until so many bytes may be read; see ``Pacer``."""
