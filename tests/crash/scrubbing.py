@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from appliance.core.errors import DataLost
-from appliance.core.ports import Clock
+from appliance.core.ports import Clock, Lanes
 from appliance.engine.interface import BlobRef
 from appliance.engine.mirror.blob import blob_path
 from appliance.engine.mirror.messages import Order
@@ -64,6 +64,7 @@ def scrub(
     before: Callable[[int], None] | None = None,
     tally: Tally | None = None,
     before_command: Callable[[], None] = lambda: None,
+    lanes: Lanes | None = None,
 ) -> Scrubbed:
     """Scrub the machine's mirror. ``before`` is called with the number of each piece, and
     ``before_command`` when the scrub wants something of the committer."""
@@ -77,7 +78,8 @@ def scrub(
         return work()
 
     commit = Committing(run)
-    means = ScrubMeans(commit, SerialLanes(machine.rng), throttle, done.tally, lambda: None)
+    lanes = lanes or SerialLanes(machine.rng)
+    means = ScrubMeans(commit, lanes, throttle, done.tally, lambda: None)
     done.scrub = store.scrub(means)
     done.finished = done.scrub.run()
     done.pieces = throttle.pieces

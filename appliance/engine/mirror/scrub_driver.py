@@ -35,6 +35,8 @@ from appliance.engine.mirror.store import Store
 from appliance.engine.mirror.throttle import Activity, Pace, Throttle
 
 RETRY_AFTER_S: Final = 15.0
+RETRY_MAX_S: Final = 3600.0
+"""Of one that is interrupted again and again at the same place, each time twice as long."""
 SAVE_EVERY_S: Final = 10.0
 SAVE_WAIT_EVERY_S: Final = 600.0
 WORK_MAX_S: Final = 5.0
@@ -67,6 +69,7 @@ class _Run:
         self.store = store
         self.throttle = throttle
         self.tally = tally
+        self.began_at: Final = tally.cursor
         self.thread: threading.Thread | None = None
         self.progressed_s: float | None = None
         self.saved_s = float("-inf")
@@ -100,6 +103,8 @@ class ScrubDriver:
         self._waiting = ""
         self._trouble = ""
         self._not_before_s = float("-inf")
+        self._in_vain = 0
+        """Attempts in a row that got no further."""
         self._stepped_s: float | None = None
         self._saved_s = float("-inf")
 
@@ -152,7 +157,7 @@ class ScrubDriver:
         # To begin one that is paused is to let it go on.
         self._page = dataclasses.replace(page, paused=order is ScrubOrder.PAUSE)
         self._unsaved = True
-        self._not_before_s = float("-inf")
+        self._not_before_s, self._in_vain = float("-inf"), 0
         self._steer()
 
     def _begin(self) -> None:
@@ -162,7 +167,7 @@ class ScrubDriver:
         self._page = dataclasses.replace(self._page, current=current, paused=False, waited_s=0.0)
         self._cancelled = False
         self._unsaved = True
-        self._not_before_s = float("-inf")
+        self._not_before_s, self._in_vain = float("-inf"), 0
 
     def _report(self) -> ScrubReport:
         page = self._page
@@ -268,7 +273,11 @@ class ScrubDriver:
             with self._lock:
                 if run.rests:
                     return
-                self._not_before_s = ports.clock.monotonic_s() + RETRY_AFTER_S
+                if run.tally.cursor != run.began_at:
+                    self._in_vain = 0
+                retry_s = min(RETRY_AFTER_S * 2**self._in_vain, RETRY_MAX_S)
+                self._not_before_s = ports.clock.monotonic_s() + retry_s
+                self._in_vain += retry_s < RETRY_MAX_S
                 if self._store is run.store and not self._cancelled:
                     self._trouble = str(error)
                     _log.warning("the scrub was interrupted and goes on later: %s", error)

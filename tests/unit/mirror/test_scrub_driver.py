@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
 import pytest
 
-from appliance.core.errors import Refused, Unavailable
+from appliance.core.errors import DriveTimeout, Refused, Unavailable
 from appliance.core.scrubs import ScrubOrder, ScrubReport, ScrubState
 from appliance.engine.mirror.scrub_tally import Cursor
 from appliance.engine.mirror.store import Store
@@ -147,6 +148,26 @@ def test_one_that_fails_is_tried_again_after_a_while(rig: Rig) -> None:
     rig.driver.step()
     rig.finish()
     assert len(rig.store.runs) == 2
+    assert rig.look().last is not None
+
+
+def test_one_that_gets_no_further_is_tried_less_and_less_often(rig: Rig) -> None:
+    rig.store.error = DriveTimeout("drive-b", "a read", errno.ETIMEDOUT)
+    rig.begun()
+    waited_s = []
+    for number in range(1, 12):
+        rig.store.let.release()
+        rig.until(lambda: not rig.is_alive)
+        waited_s.append(0)
+        while len(rig.store.runs) == number:
+            waited_s[-1] += 15
+            rig.clock.pass_s(15)
+            rig.driver.step()
+        assert rig.store.at.acquire(timeout=WAIT_S)
+    assert waited_s == [15, 30, 60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
+    rig.store.error = None
+    rig.store.runs[-1].error = None
+    rig.finish()
     assert rig.look().last is not None
 
 
