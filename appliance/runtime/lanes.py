@@ -10,10 +10,15 @@ from __future__ import annotations
 import errno
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import Final
 
 from appliance.core.errors import DriveFault, DriveTimeout
 from appliance.core.ports import Clock, Outcome
+
+LAST_SHARE: Final = 0.1
+"""Of a deadline, counted only once the rest is over. A host that stood still for longer than all of
+it finds its calls late through nobody's fault: they get this much to come back in."""
 
 
 class _Call:
@@ -97,12 +102,14 @@ class ThreadLanes:
         return outcomes
 
     def _wait(self, finished: queue.SimpleQueue[None], count: int, deadline_s: float) -> None:
-        end_s = self._clock.monotonic_s() + deadline_s
-        for _ in range(count):
-            try:
-                finished.get(timeout=max(0.0, end_s - self._clock.monotonic_s()))
-            except queue.Empty:
-                return
+        for share in (1 - LAST_SHARE, LAST_SHARE):
+            end_s = self._clock.monotonic_s() + deadline_s * share
+            while count:
+                try:
+                    finished.get(timeout=max(0.0, end_s - self._clock.monotonic_s()))
+                except queue.Empty:
+                    break
+                count -= 1
 
     def busy(self, drive: str) -> bool:
         """Whether a call of this drive missed its deadline and is not back yet."""
@@ -115,6 +122,11 @@ class ThreadLanes:
         lane = self._lanes.pop(drive, None)
         if lane is not None:
             lane.close()
+
+    def keep(self, names: Collection[str]) -> None:
+        """Forget all other lanes, whatever hangs in them."""
+        for name in self._lanes.keys() - set(names):
+            self.drop(name)
 
     def close(self) -> None:
         """Ends the threads that are not stuck. Idempotent."""

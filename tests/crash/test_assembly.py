@@ -14,6 +14,7 @@ import pytest
 from appliance.engine.interface import Batch, Engine, MirrorState, Partition, Put
 from appliance.engine.mirror.assembly import AssemblyMessage
 from appliance.engine.mirror.launch import RunningStore, local_engine, open_store
+from appliance.engine.mirror.store import Store
 from appliance.runtime.clock import SystemClock
 from appliance.runtime.lanes import ThreadLanes
 from tests.conformance.deeds import keys
@@ -71,6 +72,93 @@ def test_a_drive_that_hangs_at_the_start_is_left_out(scratch: Path) -> None:
             os.close(os.open(superblock, os.O_WRONLY))  # lets whoever waits for it go
             await engine.close()
             await store.close()
+
+    asyncio.run(scenario())
+
+
+class _Pipe:
+    """A superblock that never answers, until it does."""
+
+    def __init__(self, scratch: Path, drive: str) -> None:
+        self._path = scratch / drive / "superblock"
+        self._kept = self._path.with_name("kept")
+        self._pipe = self._path.with_name("pipe")
+        self._path.rename(self._kept)
+        os.mkfifo(self._pipe)
+        os.link(self._pipe, self._path)
+
+    def mend(self) -> None:
+        """Whoever asks from now on is answered; who asked before still hangs."""
+        self._kept.rename(self._path)
+
+    def let_go(self) -> None:
+        """Who asked before comes back."""
+        os.close(os.open(self._pipe, os.O_WRONLY))
+
+
+def test_drives_that_all_hang_at_the_start_are_waited_for_and_none_is_ejected(
+    scratch: Path,
+) -> None:
+    """However long that took, and although one of them comes back before the other."""
+
+    async def scenario() -> None:
+        message = lay_out(scratch)
+        pipes = [_Pipe(scratch, drive) for drive in ("drive-a", "drive-b")]
+        settings = replace(SETTINGS, deadline_s=0.2, missing_members_wait_s=15.0)
+        store = await open_store(scratch / "s", message, settings=settings)
+        engine = await local_engine(store.service)
+
+        async def said(words: str) -> None:
+            async def heard() -> bool:
+                return words in (await engine.health()).reason
+
+            await _until(heard)
+
+        await said("no drive of mirror")
+        pipes[0].mend()
+        pipes[0].let_go()
+        await said("waiting for drive drive-b")
+        assert not store.service.serving.is_set()
+        pipes[1].mend()
+        pipes[1].let_go()
+        await engine.ready(20)
+        assert (await engine.health()).state is MirrorState.IN_SYNC
+        await engine.close()
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_drive_with_a_call_of_an_earlier_life_still_out_is_not_used(scratch: Path) -> None:
+    """What that call writes when it comes back would meet what was written since."""
+
+    async def scenario() -> None:
+        message = lay_out(scratch)
+        pipe = _Pipe(scratch, "drive-b")
+        settings = replace(SETTINGS, deadline_s=0.2, missing_members_wait_s=0.0)
+        store = await open_store(scratch / "s", message, settings=settings)
+        engine = await local_engine(store.service)
+        await engine.ready(20)
+        pipe.mend()
+        for _ in range(2):
+            opened = store.service._store
+            assert opened is not None and list(opened.members) == ["drive-a"]
+            opened._state.stop("a reason of its own")
+
+            async def opened_anew(before: Store = opened) -> bool:
+                store.service._thread.try_open()
+                return store.service._store not in {None, before}
+
+            await _until(opened_anew)
+            assert (await engine.health()).state is MirrorState.DEGRADED
+        pipe.let_go()
+        opened = store.service._store
+        assert opened is not None
+        opened._state.stop("a reason of its own")
+        store.service._thread.try_open()
+        await _state_is(engine, MirrorState.IN_SYNC)
+        await engine.close()
+        await store.close()
 
     asyncio.run(scenario())
 

@@ -241,13 +241,23 @@ def _be_late(machine: Machine, drive: str, times: int) -> None:
     machine.disks[drive].hook = hook
 
 
-def test_a_host_that_stood_still_ejects_no_drive(machine: Machine) -> None:
+@pytest.mark.parametrize(("first", "second"), [(3, 3), (1, 40), (40, 1)])
+def test_a_host_that_stood_still_ejects_no_drive(machine: Machine, first: int, second: int) -> None:
+    """Nor do its drives have to come back at the same instant."""
     store = machine.open()
-    _be_late(machine, "drive-a", 3)
-    _be_late(machine, "drive-b", 3)
+    _be_late(machine, "drive-a", first)
+    _be_late(machine, "drive-b", second)
     commit(store, put(b"k", 1))
     assert len(store.members) == 2
     assert any("held" in alert for alert in machine.alerts)
+
+
+def test_of_drives_that_stood_still_the_one_that_stays_away_is_failed(machine: Machine) -> None:
+    store = machine.open()
+    _be_late(machine, "drive-a", 3)
+    _be_late(machine, "drive-b", 1_000_000)
+    commit(store, put(b"k", 1))
+    assert list(store.members) == ["drive-a"]
 
 
 def test_a_drive_that_hangs_alone_is_failed(machine: Machine) -> None:

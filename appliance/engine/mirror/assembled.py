@@ -22,6 +22,11 @@ class NotYet(Unavailable):
         self.missing: Final = list(missing)
 
 
+class NobodyAnswers(NotYet):
+    """No drive answers at all: nothing is said of any of them, for it may be the host that stood
+    still. To be tried again until they do."""
+
+
 class MayForce(Refused):
     """A voter that is away may know more; the operator may go on without it."""
 

@@ -12,10 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from appliance.core.errors import DriveFault, InvalidInput, Unavailable
+from appliance.core.epochs import WITNESS
+from appliance.core.errors import DriveTimeout, InvalidInput, Unavailable
 from appliance.core.ports import Lanes, Volume
-from appliance.engine.mirror.assembled import Assembly
-from appliance.engine.mirror.superblock import Superblock, read_superblock
+from appliance.engine.mirror.assembled import Assembly, NobodyAnswers
+from appliance.engine.mirror.member import Opening
+from appliance.engine.mirror.superblock import Blank, Superblock, Unreadable, read_superblock
+from appliance.engine.mirror.votes import WITNESS_DEADLINE_S
 from appliance.system.files import DirectoryVolume
 
 
@@ -66,9 +69,12 @@ class AssemblyMessage:
 
     def open(self, lanes: Lanes, *, deadline_s: float) -> tuple[Assembly, list[str]]:
         """Volumes for one attempt to open the store, and what went wrong with others: a drive that
-        cannot be read, or does not answer in time, is left out. Raises ``Unavailable``,
-        ``DriveFault`` of the index's directory."""
-        volumes, superblocks, troubles = self._look(lanes, deadline_s)
+        cannot be read, or does not answer in time, is left out. Raises ``Unavailable``
+        (``NobodyAnswers``), ``DriveFault`` of the index's directory."""
+        volumes, superblocks, faults = self._look(lanes, deadline_s)
+        troubles = [str(fault) for fault in faults]
+        if faults and not volumes and all(isinstance(fault, DriveTimeout) for fault in faults):
+            raise NobodyAnswers(f"no drive of mirror {self.mirror} answers: {'; '.join(troubles)}")
         mirrors = {found.mirror_id for found in superblocks if found.mirror_id}
         try:
             if len(mirrors) != 1:
@@ -87,7 +93,7 @@ class AssemblyMessage:
             volumes,
             index,
             self.index_directory,
-            self._witness_directory(),
+            self._witness_directory(lanes),
             Path(self.witness_file).name,
             self.replaces,
         )
@@ -95,34 +101,57 @@ class AssemblyMessage:
 
     def _look(
         self, lanes: Lanes, deadline_s: float
-    ) -> tuple[list[Volume], list[Superblock], list[str]]:
-        """The drives that answer, their superblocks, and what the others say."""
-        opened: dict[str, Volume] = {}
-        troubles: list[str] = []
-        for one in self.drives.values():
-            try:
-                opened[one.drive] = open_drive(one)
-            except DriveFault as fault:
-                troubles.append(str(fault))
-        looking = {drive: partial(read_superblock, volume) for drive, volume in opened.items()}
+    ) -> tuple[list[Volume], list[Superblock], list[Exception]]:
+        """The drives that answer, their superblocks, and what the others say. On their lanes: a
+        drive with a call of an earlier attempt still out does not answer."""
+        looks = {
+            drive: Opening(partial(_Look.at, one), _Look.close)
+            for drive, one in self.drives.items()
+        }
         volumes: list[Volume] = []
         superblocks: list[Superblock] = []
-        for drive, outcome in lanes.run(looking, deadline_s=deadline_s).items():
+        faults: list[Exception] = []
+        for drive, outcome in lanes.run(looks, deadline_s=deadline_s).items():
             if outcome.fault is not None:
-                troubles.append(str(outcome.fault))
-                opened[drive].close()
+                faults.append(outcome.fault)
+                looks[drive].give_up()
                 continue
-            volumes.append(opened[drive])
-            if isinstance(outcome.value, Superblock):
-                superblocks.append(outcome.value)
-        return volumes, superblocks, troubles
+            assert isinstance(outcome.value, _Look), "that is what it makes"
+            volumes.append(outcome.value.volume)
+            if isinstance(outcome.value.superblock, Superblock):
+                superblocks.append(outcome.value.superblock)
+        return volumes, superblocks, faults
 
-    def _witness_directory(self) -> Volume | None:
-        parent = Path(self.witness_file).parent
-        try:
-            return DirectoryVolume(parent, "witness")
-        except DriveFault:
+    def _witness_directory(self, lanes: Lanes) -> Volume | None:
+        make = partial(DirectoryVolume, Path(self.witness_file).parent, "witness")
+        opening = Opening(make, DirectoryVolume.close)
+        outcome = lanes.run({WITNESS: opening}, deadline_s=WITNESS_DEADLINE_S)[WITNESS]
+        if outcome.fault is not None:
+            opening.give_up()
             return None
+        assert isinstance(outcome.value, DirectoryVolume), "that is what it makes"
+        return outcome.value
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A drive that answered."""
+
+    volume: Volume
+    superblock: Superblock | Blank | Unreadable
+
+    @classmethod
+    def at(cls, drive: AssembledDrive) -> _Look:
+        """Raises ``DriveFault``."""
+        volume = open_drive(drive)
+        try:
+            return cls(volume, read_superblock(volume))
+        except BaseException:
+            volume.close()
+            raise
+
+    def close(self) -> None:
+        self.volume.close()
 
 
 def open_drive(drive: AssembledDrive) -> Volume:

@@ -9,10 +9,13 @@ Committer thread only, but for what says otherwise.
 
 from __future__ import annotations
 
-from appliance.core.errors import DriveTimeout, Unavailable
+from collections.abc import Callable
+
+from appliance.core.errors import DriveFault, DriveTimeout, Unavailable
 from appliance.core.ports import Volume
 from appliance.engine.mirror.attach import WentItsOwnWay
 from appliance.engine.mirror.glance import lost_words
+from appliance.engine.mirror.member import Opening
 from appliance.engine.mirror.resync import Means, Resync
 from appliance.engine.mirror.room import RoomKeeper
 from appliance.engine.mirror.state import MirrorState
@@ -47,6 +50,17 @@ class Joining:
         """A drive came (back), on a fresh mount."""
         self._state.calls.renew(volume.name)
         self._state.outsiders[volume.name] = volume
+
+    def bring(self, drive: str, make: Callable[[], Volume]) -> None:
+        """The same for one whose volume is yet to be opened: on its lane, for that may hang too.
+        Raises ``DriveFault``."""
+        self._state.calls.renew(drive)
+        opening = Opening(make, self._state.callbacks.discard)
+        try:
+            self._state.outsiders[drive] = self._state.calls.on(drive, opening)
+        except DriveFault:
+            opening.give_up()
+            raise
 
     def take_away(self, drive: str) -> None:
         """Control says that a drive is gone: if it was not in sync, it is none of ours any more."""

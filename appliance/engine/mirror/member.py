@@ -12,12 +12,14 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final, Generic, TypeVar
 
-from appliance.core.errors import DriveFault, DriveTimeout
+from appliance.core.errors import DriveFault, DriveTimeout, Unavailable
 from appliance.core.ports import Clock, Lanes, Volume
 from appliance.engine.mirror.log import Log, LogReader
 from appliance.engine.mirror.superblock import SuperblockFile
+
+T = TypeVar("T")
 
 HOLD_POLL_S: Final = 0.05
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -52,9 +54,30 @@ class Member:
     def close(self) -> None:
         """Give back what is open on the drive. Never raises."""
         self.volume.close()  # first: a call that hangs here must not find its way to other files
+        self.close_files()
+
+    def close_files(self) -> None:
+        """All but the volume. Never raises."""
         self.log.close()
         self.reader.close()
         self.superblock.close()
+
+
+def open_member(
+    volume: Volume, drive_id: str, mirror_id: bytes, segment_size_bytes: int, generation: int
+) -> Member:
+    """Open what a member needs on its drive. Raises ``DriveFault``; ``Unavailable`` if it has no
+    superblock, where one was seen before."""
+    superblock = SuperblockFile.open(volume)
+    if not isinstance(superblock, SuperblockFile):
+        raise Unavailable(f"drive {volume.name}: its superblock cannot be opened")
+    try:
+        log = Log(volume, mirror_id, segment_size_bytes)
+    except BaseException:
+        superblock.close()
+        raise
+    reader = LogReader(volume, mirror_id)
+    return Member(drive_id, volume, superblock, log, reader, generation)
 
 
 @dataclass(slots=True)
@@ -109,14 +132,13 @@ class Calls:
         late = self._run({name: call}, answers, deadline_s)
         return late.get(name) or answers.faults.get(name)
 
-    def on(self, name: str, call: Callable[[], Any]) -> Any:
-        """One call on a drive's lane: its result. Raises what it raised, ``DriveTimeout``."""
-        answers = Answers()
-        late = self._run({name: call}, answers, self._deadline_s)
-        fault = late.get(name) or answers.faults.get(name)
+    def on(self, name: str, call: Callable[[], T], deadline_s: float | None = None) -> T:
+        """One call on a drive's lane: its result. Raises what it raised, or ``DriveTimeout``."""
+        done: list[T] = []
+        fault = self.within(name, lambda: done.append(call()), deadline_s)
         if fault is not None:
             raise fault
-        return answers.values[name]
+        return done[0]
 
     def renew(self, name: str) -> None:
         """A drive came back on a fresh mount: what may still hang on the old one is left behind."""
@@ -142,14 +164,44 @@ class Calls:
     def _hold(
         self, calls: Mapping[str, _Once], late: dict[str, DriveFault], answers: Answers
     ) -> None:
-        """Nobody answers: wait until a lane is free again; its call then tells what it came to."""
+        """Nobody answers: wait until a lane is free again; its call then tells what it came to.
+        What held all of them up is over for the others too: they have their deadline from then on.
+        """
         names = ", ".join(sorted(late))
         self.alert(f"no drive answers ({names}): writing is held until one does")
-        while late and not answers.values:
+        end_s = float("inf")
+        while late and self._clock.monotonic_s() < end_s:
             self._clock.sleep_s(HOLD_POLL_S)
             late = self._run({name: calls[name] for name in late}, answers, self._deadline_s)
+            if answers.values and end_s == float("inf"):
+                end_s = self._clock.monotonic_s() + self._deadline_s
+                self.alert("drives answer again")
         answers.faults.update(late)
-        self.alert("drives answer again")
+
+
+class Opening(Generic[T]):
+    """Opens something on a lane. Given up, it closes what was opened, or is opened later by a call
+    that hung, so that nothing stays open that nobody knows of."""
+
+    def __init__(self, make: Callable[[], T], close: Callable[[T], None]) -> None:
+        self._make = make
+        self._close = close
+        self._made: list[T] = []
+        self._is_given_up = False
+
+    def __call__(self) -> T:
+        """On the lane."""
+        made = self._make()
+        self._made.append(made)
+        if self._is_given_up:
+            self._close(made)
+        return made
+
+    def give_up(self) -> None:
+        """Nobody waits for it any more."""
+        self._is_given_up = True
+        for made in self._made:
+            self._close(made)
 
 
 class _Once:

@@ -15,16 +15,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from appliance.core.epochs import Leave, Serve, Standing
+from appliance.core.epochs import Standing
 from appliance.core.errors import Damaged, DriveFault, Unavailable
 from appliance.core.ports import Volume
 from appliance.engine.mirror.adoption import BlobKeeper
 from appliance.engine.mirror.assembled import Assembly, Orders, Ports
 from appliance.engine.mirror.format import DecodedBatch
+from appliance.engine.mirror.guard import Guard
 from appliance.engine.mirror.index import Index, Position, newest_index
-from appliance.engine.mirror.log import Log, LogReader
 from appliance.engine.mirror.lost import NAMES_MAX, LostRecord, name_losses
-from appliance.engine.mirror.member import Calls, Member
+from appliance.engine.mirror.member import Calls, Member, open_member
 from appliance.engine.mirror.planner import BatchPlanner
 from appliance.engine.mirror.rebuild import (
     condemn,
@@ -35,11 +35,12 @@ from appliance.engine.mirror.rebuild import (
     tail_after,
 )
 from appliance.engine.mirror.recovery import LogRecovery, file_blobs, recover_logs
-from appliance.engine.mirror.roll_call import call_roll
+from appliance.engine.mirror.roll_call import RollCall, call_roll
+from appliance.engine.mirror.settling import settle_epoch
 from appliance.engine.mirror.starts import Starts
 from appliance.engine.mirror.state import Callbacks, MirrorState, StoreSettings, reserve_for
-from appliance.engine.mirror.superblock import Superblock, SuperblockFile
-from appliance.engine.mirror.votes import Votes, WitnessHome, generation_of
+from appliance.engine.mirror.superblock import Blank, SuperblockFile, Unreadable
+from appliance.engine.mirror.votes import VoteFailed, Votes, WitnessHome, generation_of
 from appliance.engine.mirror.witness import WitnessFile
 
 KEPT: Final = {
@@ -70,20 +71,24 @@ def open_mirror(
     orders: Orders,
     starts: Starts,
 ) -> Opened:
-    """Open a mirror up to, but without, its first batch. Raises ``NotYet``, ``Refused``,
-    ``ReadOnly`` (diverged histories), ``Unavailable``. A drive that fails meanwhile is left out and
-    the votes are counted again without it."""
+    """Open a mirror up to, but without, its first batch. Raises ``NotYet`` (``NobodyAnswers``),
+    ``Refused``, ``ReadOnly`` (diverged histories), ``Unavailable``. A drive that fails or hangs
+    meanwhile is left out, and the votes are counted again without it."""
     excluded: dict[Volume, str] = {}
     condemned = False
     while True:
         start = _Start(assembly, ports, settings, callbacks, orders, excluded, starts)
         try:
             return start.run()
-        except DriveFault as fault:
-            start.abandon()
+        except (DriveFault, VoteFailed) as failure:
+            fault = failure.fault if isinstance(failure, VoteFailed) else failure
+            if fault is None:
+                start.abandon()
+                raise  # W did not take its vote
             failed = [volume for volume in assembly.volumes if volume.name == fault.drive]
+            start.abandon(*failed)
             if not failed or failed[0] in excluded:
-                raise Unavailable(f"cannot open the mirror: {fault}") from fault
+                raise Unavailable(f"cannot open the mirror: {fault}") from failure
             excluded[failed[0]] = str(fault)
             callbacks.alert(f"drive {fault.drive} failed while the mirror was opened: {fault}")
         except Damaged as damage:
@@ -101,7 +106,8 @@ def open_mirror(
 
 
 class _Start:
-    """One attempt."""
+    """One attempt. Until the logs are one the drives are used through a guard; the mirror that is
+    opened then is made of the drives themselves."""
 
     def __init__(
         self,
@@ -120,19 +126,32 @@ class _Start:
         self._orders = orders
         self._excluded = excluded
         self._starts = starts
+        self._guarded: dict[str, Member] = {}
         self._members: dict[str, Member] = {}
+        self._others: dict[str, SuperblockFile] = {}
         self._witness: WitnessFile | None = None
         self._index: Index | None = None
         self._calls = Calls(
             ports.lanes, ports.clock, deadline_s=settings.deadline_s, alert=callbacks.alert
         )
+        volumes = [volume for volume in assembly.volumes if volume not in excluded]
+        self._guard = Guard(self._calls, volumes)
 
-    def abandon(self) -> None:
-        """Close what this attempt opened, but for the volumes, which are the caller's."""
+    def abandon(self, *failed: Volume) -> None:
+        """Close what this attempt opened, but for the volumes, which are the caller's. A drive that
+        failed, or hangs, is closed whole, where that harms nobody."""
         for member in self._members.values():
-            member.log.close()
-            member.reader.close()
-            member.superblock.close()
+            if member.volume in failed:
+                self._callbacks.retire(member)
+            else:
+                member.close_files()
+        for member in self._guarded.values():
+            member.close_files()
+        for superblock in self._others.values():
+            superblock.close()
+        for volume in self._guard.volumes:
+            if volume.is_in_use or any(volume.name == one.name for one in failed):
+                self._callbacks.discard(volume)
         if self._witness is not None:
             self._witness.close()
         if self._index is not None:
@@ -142,19 +161,19 @@ class _Start:
         """See the module."""
         roll = call_roll(
             self._assembly,
-            self._excluded,
+            self._guard.volumes,
             self._orders,
-            self._callbacks.alert,
+            self._calls,
             waited=self._orders.waited or bool(self._excluded),
         )
         self._witness, serve = roll.witness, roll.serve
         self._starts.begin()
-        segment_size = self._open_members(serve, roll.found)
+        segment_size = self._open_members(roll)
         self._index, position = self._open_index()
         everywhere = position is not None and self._everywhere(position)
-        ensure = partial(BlobKeeper(self._calls).ensure, self._members)
+        ensure = partial(BlobKeeper(self._calls).ensure, self._guarded)
         recovery = recover_logs(
-            self._members,
+            self._guarded,
             tail_after(position) if everywhere else None,
             accept_losses=self._orders.accept_losses,
             chosen=self._orders.chosen,
@@ -164,16 +183,20 @@ class _Start:
             recovery.last = self._rewrite(position)
         lost: list[LostRecord] = []
         if recovery.losses:
-            lost = name_losses(recovery.unaccepted, self._index, self._members)
+            lost = name_losses(recovery.unaccepted, self._index, self._guarded)
             if recovery.contradiction or not self._orders.accept_losses:
-                return self._open_for_reading(serve, segment_size, recovery, position, lost)
+                return self._open_for_reading(roll, segment_size, recovery, position, lost)
         for loss in (*recovery.losses, *(one.words() for one in lost[:NAMES_MAX])):
             self._callbacks.alert(f"lost, as accepted: {loss}")
         ensure(file_blobs(recovery.last))
         recovery.rebuilt_index = position is None
         recovery.replayed_batches = self._replay(position, recovery)
-        opened = self._opened(serve, segment_size, recovery, [])
-        self._settle_epoch(opened.state, serve, recovery)
+        opened = self._opened(roll, segment_size, recovery, [])
+        settle_epoch(opened.state, serve, self._others, [v.name for v in self._assembly.volumes])
+        for superblock in self._others.values():
+            superblock.close()
+        if serve.witness_lost:
+            self._renew_witness(opened.state)
         if self._orders.resume:
             self._starts.forget()
         elif reason := self._starts.judge(self._index.newest_request):
@@ -182,7 +205,7 @@ class _Start:
 
     def _open_for_reading(
         self,
-        serve: Serve,
+        roll: RollCall,
         segment_size: int,
         recovery: LogRecovery,
         position: Position | None,
@@ -195,13 +218,13 @@ class _Start:
         mirror_id = bytes.fromhex(self._assembly.mirror_id)
         self._index = copy_for_reading(self._index, directory, path, mirror_id)
         self._replay(position, recovery)
-        opened = self._opened(serve, segment_size, recovery, list(recovery.losses))
+        opened = self._opened(roll, segment_size, recovery, list(recovery.losses))
         opened.lost = lost
         return opened
 
     def _replay(self, position: Position | None, recovery: LogRecovery) -> int:
         assert self._index is not None, "opened before"
-        log = next(iter(self._members.values())).log
+        log = next(iter(self._guarded.values())).log
         lost = recovery.accepted | recovery.unaccepted
         return replay(self._index, log, tail_after(position), lost)
 
@@ -211,30 +234,42 @@ class _Start:
             return None
         return WitnessHome(directory, self._assembly.witness_name, self._assembly.mirror_id)
 
-    def _open_members(self, serve: Serve, found: list[tuple[Volume, Superblock]]) -> int:
+    # -- drives --------------------------------------------------------------------------------
+
+    def _open_members(self, roll: RollCall) -> int:
+        """Their segments' size."""
         mirror_id = bytes.fromhex(self._assembly.mirror_id)
         size = 0
-        for volume, block in found:
-            if block.drive_id not in serve.in_sync:
-                continue
-            opened = SuperblockFile.open(volume)
-            if not isinstance(opened, SuperblockFile):
-                raise Unavailable(f"drive {volume.name}: its superblock cannot be opened")
-            size = block.segment_size_bytes
-            try:
-                log = Log(volume, mirror_id, size)
-            except BaseException:
-                opened.close()
-                raise
-            self._members[block.drive_id] = Member(
-                block.drive_id,
-                volume,
-                opened,
-                log,
-                LogReader(volume, mirror_id),
-                generation_of(serve.history, block.drive_id),
-            )
+        for volume, block in roll.found:
+            drive = block.drive_id
+            if drive in roll.serve.in_sync:
+                size = block.segment_size_bytes
+                generation = generation_of(roll.serve.history, drive)
+                self._guarded[drive] = open_member(volume, drive, mirror_id, size, generation)
         return size
+
+    def _hand_over(self, roll: RollCall, segment_size: int) -> None:
+        """The drives themselves, opened afresh: what the guard had open ends here."""
+        mirror_id = bytes.fromhex(self._assembly.mirror_id)
+        plain = {volume.name: volume for volume in self._assembly.volumes}
+        for volume, block in roll.found:
+            drive = block.drive_id
+            if drive in self._guarded:
+                generation = self._guarded[drive].generation
+                self._guarded[drive].close_files()
+                self._members[drive] = self._guard.opened(
+                    volume.name,
+                    partial(
+                        open_member, plain[volume.name], drive, mirror_id, segment_size, generation
+                    ),
+                    Member.close_files,
+                )
+            elif roll.serve.standings.get(drive) is Standing.STALE:
+                opened = self._guard.opened(
+                    volume.name, partial(SuperblockFile.open, plain[volume.name]), _close_superblock
+                )
+                if isinstance(opened, SuperblockFile):
+                    self._others[drive] = opened
 
     # -- index ---------------------------------------------------------------------------------
 
@@ -247,20 +282,20 @@ class _Start:
 
     def _standing(self, position: Position) -> bool:
         """Whether some member's log has exactly the batch an index ends with."""
-        return any(has_batch(member.log, position) for member in self._members.values())
+        return any(has_batch(member.log, position) for member in self._guarded.values())
 
     def _everywhere(self, position: Position) -> bool:
         """Whether every member has it; if not, all of the log is looked through."""
-        return all(has_batch(member.log, position) for member in self._members.values())
+        return all(has_batch(member.log, position) for member in self._guarded.values())
 
     def _rewrite(self, position: Position) -> DecodedBatch | None:
         """The last batch, which the index has already, once more on every member."""
-        for member in self._members.values():
+        for member in self._guarded.values():
             if has_batch(member.log, position):
                 batch = member.log.read_batch(
                     position.segment, position.generation, position.offset
                 )
-                for target in self._members.values():
+                for target in self._guarded.values():
                     target.log.rewrite(batch)
                 return batch
         return None
@@ -268,9 +303,11 @@ class _Start:
     # -- what is left --------------------------------------------------------------------------
 
     def _opened(
-        self, serve: Serve, segment_size: int, recovery: LogRecovery, losses: list[str]
+        self, roll: RollCall, segment_size: int, recovery: LogRecovery, losses: list[str]
     ) -> Opened:
         assert self._index is not None, "opened before"
+        serve, reserve = roll.serve, self._reserve()
+        self._hand_over(roll, segment_size)
         mirror_id = bytes.fromhex(self._assembly.mirror_id)
         heartbeat = max(m.superblock.value.heartbeat for m in self._members.values())
         if serve.force and self._witness is not None:
@@ -298,7 +335,7 @@ class _Start:
             members=self._members,
             callbacks=self._callbacks,
             segment_size_bytes=segment_size,
-            reserve_bytes=self._reserve(),
+            reserve_bytes=reserve,
             replaces=self._assembly.replaces,
         )
         for volume in self._assembly.volumes:
@@ -325,67 +362,7 @@ class _Start:
         chosen = self._settings.reserve_bytes
         if chosen is not None:
             return chosen
-        return reserve_for(min(m.volume.space().total_bytes for m in self._members.values()))
-
-    def _settle_epoch(self, state: MirrorState, serve: Serve, recovery: LogRecovery) -> None:
-        """Bring the voters to the winning history, then make the epoch that is needed valid."""
-        drives = self._stale_superblocks(state, serve)
-        try:
-            state.votes.catch_up(
-                {**drives, **{d: m.superblock for d, m in state.members.items()}}, serve.behind
-            )
-            self._make_successor(state, serve, recovery, drives)
-            if serve.witness_lost:
-                self._renew_witness(state)
-        finally:
-            for superblock in drives.values():
-                superblock.close()
-
-    def _stale_superblocks(self, state: MirrorState, serve: Serve) -> dict[str, SuperblockFile]:
-        """Present drives that left: their votes count for epochs, though their data does not."""
-        found = {}
-        for volume in state.outsiders.values():
-            opened = SuperblockFile.open(volume)
-            if isinstance(opened, SuperblockFile):
-                if serve.standings.get(opened.value.drive_id) is Standing.STALE:
-                    found[opened.value.drive_id] = opened
-                else:
-                    opened.close()
-        return found
-
-    def _make_successor(
-        self,
-        state: MirrorState,
-        serve: Serve,
-        recovery: LogRecovery,
-        others: Mapping[str, SuperblockFile],
-    ) -> None:
-        # The absent had everything but, at most, the last batch.
-        sequence = max(recovery.tail.sequence - 1, 0)
-        present = {volume.name for volume in self._assembly.volumes}
-        leaves = tuple(
-            Leave(drive, sequence, clean=drive not in present) for drive in serve.leaves_needed
-        )
-        for drive in serve.leaves_needed:
-            state.absent.setdefault(drive, "it is not there")
-        if leaves:
-            state.votes.leave(
-                state.members,
-                leaves,
-                number=serve.next_number,
-                voids=serve.voids,
-                rejects=serve.rejects,
-                forced=serve.force,
-            )
-        elif serve.needs_epoch:
-            state.votes.renew(
-                state.members,
-                others,
-                number=serve.next_number,
-                voids=serve.voids,
-                rejects=serve.rejects,
-                forced=serve.force,
-            )
+        return reserve_for(min(m.volume.space().total_bytes for m in self._guarded.values()))
 
     def _renew_witness(self, state: MirrorState) -> None:
         """The drives decided without W: give it a new beginning that they agree on."""
@@ -393,3 +370,8 @@ class _Start:
             self._witness.close()
             self._witness = None
         state.votes.make_witness()
+
+
+def _close_superblock(opened: SuperblockFile | Blank | Unreadable) -> None:
+    if isinstance(opened, SuperblockFile):
+        opened.close()

@@ -6,21 +6,24 @@ refuses, in the engine's errors. Changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
-from appliance.core.epochs import DriveVote, Refuse, Serve, Wait, WitnessVote
+from appliance.core.epochs import WITNESS, DriveVote, Refuse, Serve, Wait, WitnessVote
 from appliance.core.epochs import ReadOnly as DivergedHistories
 from appliance.core.errors import DriveFault, Refused
 from appliance.core.membership import decide
 from appliance.core.ports import Volume
 from appliance.engine.mirror.assembled import Assembly, MayForce, NotYet, Orders, WentApart
+from appliance.engine.mirror.member import Calls, Opening
 from appliance.engine.mirror.superblock import (
     Blank,
     Superblock,
     Unreadable,
     read_superblock,
 )
+from appliance.engine.mirror.votes import WITNESS_DEADLINE_S
 from appliance.engine.mirror.witness import WitnessFile
 
 
@@ -35,15 +38,16 @@ class RollCall:
 
 def call_roll(
     assembly: Assembly,
-    excluded: Container[Volume],
+    volumes: Iterable[Volume],
     orders: Orders,
-    alert: Callable[[str], None],
+    calls: Calls,
     *,
     waited: bool,
 ) -> RollCall:
-    """Read the votes and decide. Raises ``NotYet``, ``Refused``, ``ReadOnly``, ``DriveFault``."""
-    found = _read_superblocks(assembly, excluded, alert)
-    witness = _open_witness(assembly, alert, must_write=orders.forced)
+    """Read the votes of ``volumes`` and W, and decide. Raises ``NotYet``, ``Refused``,
+    ``ReadOnly``, ``DriveFault``."""
+    found = _read_superblocks(assembly, volumes, calls.alert)
+    witness = _open_witness(assembly, calls, must_write=orders.forced)
     try:
         return RollCall(found, witness, _decide(found, witness, orders, waited=waited))
     except BaseException:
@@ -53,12 +57,10 @@ def call_roll(
 
 
 def _read_superblocks(
-    assembly: Assembly, excluded: Container[Volume], alert: Callable[[str], None]
+    assembly: Assembly, volumes: Iterable[Volume], alert: Callable[[str], None]
 ) -> list[tuple[Volume, Superblock]]:
     found = []
-    for volume in assembly.volumes:
-        if volume in excluded:
-            continue
+    for volume in volumes:
         superblock = read_superblock(volume)
         if volume.name in assembly.replaces and not _votes(superblock):
             continue  # a new drive that never joined: it has no say yet
@@ -75,27 +77,34 @@ def _votes(superblock: Superblock | Blank | Unreadable) -> bool:
     return isinstance(superblock, Superblock) and bool(superblock.history)
 
 
-def _open_witness(
-    assembly: Assembly, alert: Callable[[str], None], *, must_write: bool
-) -> WitnessFile | None:
-    """``must_write``: one that takes no vote is not waited for, because the operator said so."""
-    if assembly.witness_directory is None:
+def _open_witness(assembly: Assembly, calls: Calls, *, must_write: bool) -> WitnessFile | None:
+    """``must_write``: one that takes no vote is not waited for, because the operator said so. On
+    its lane: one that hangs in a call of an earlier life is not opened beside it."""
+    directory, name = assembly.witness_directory, assembly.witness_name
+    if directory is None:
         return None
+    opening = Opening(partial(WitnessFile.open, directory, name), _close_witness)
     try:
-        witness = WitnessFile.open(assembly.witness_directory, assembly.witness_name)
+        witness = calls.on(WITNESS, opening, WITNESS_DEADLINE_S)
     except DriveFault as fault:
-        alert(f"the witness cannot be read: {fault}")
+        opening.give_up()
+        calls.alert(f"the witness cannot be read: {fault}")
         return None
     if not isinstance(witness, WitnessFile):
         return None
-    try:
-        if must_write:
-            witness.write(witness.value)
-    except DriveFault as fault:
-        alert(f"the witness takes no vote: {fault}")
-        witness.close()
-        return None
+    if must_write:
+        writing = partial(witness.write, witness.value)
+        refusal = calls.within(WITNESS, writing, WITNESS_DEADLINE_S)
+        if refusal is not None:
+            calls.alert(f"the witness takes no vote: {refusal}")
+            witness.close()
+            return None
     return witness
+
+
+def _close_witness(opened: WitnessFile | Blank | Unreadable) -> None:
+    if isinstance(opened, WitnessFile):
+        opened.close()
 
 
 def _decide(

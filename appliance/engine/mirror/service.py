@@ -16,6 +16,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from appliance.core.alerts import Alert
@@ -23,7 +24,7 @@ from appliance.core.errors import ApplianceError, DriveFault, Refused, Unavailab
 from appliance.core.ports import Clock, Entropy
 from appliance.core.scrubs import ScrubOrder, ScrubReport
 from appliance.engine.interface import Health
-from appliance.engine.mirror.assembled import NotYet, Orders
+from appliance.engine.mirror.assembled import NobodyAnswers, NotYet, Orders
 from appliance.engine.mirror.assembly import AssemblyMessage, open_drive
 from appliance.engine.mirror.chores import Chores, must_be_ours
 from appliance.engine.mirror.committer_thread import Command, Commit, CommitterThread
@@ -100,6 +101,7 @@ class StoreService:
         """Begin with what control says is there: the ``assembly`` message. Does not wait. Raises
         ``InvalidInput``."""
         self._assembly = AssemblyMessage.decode(assembly)
+        self._opener.note(self._assembly)
         self._thread.start()
         self._chores.start()
 
@@ -208,7 +210,8 @@ class StoreService:
                 store.lose(drive, "it was taken away")
             for one in fresh:
                 if one.drive not in store.members and one.drive not in store.outsiders():
-                    store.add_outsider(open_drive(one))
+                    self._opener.renew(one.drive)
+                    store.bring(one.drive, partial(open_drive, one))
             store.replacing(after.replaces)
             self._chores.resync.try_again(one.drive for one in fresh)
 
@@ -291,6 +294,10 @@ class StoreService:
             orders = Orders(waited=True)
         try:
             store = self._opener.open(message, orders)
+        except NobodyAnswers:
+            # When one does, the others have as long to come as after any other start.
+            self._waiting_since_s = self._clock.monotonic_s()
+            raise
         except NotYet:
             raise
         except ApplianceError:

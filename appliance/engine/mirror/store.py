@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import PurePath
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from appliance.core.epochs import BEATS_PER_START
@@ -30,12 +28,12 @@ from appliance.engine.mirror.assembled import Assembly, Orders, Ports
 from appliance.engine.mirror.commit import CommitOutcome, Committer
 from appliance.engine.mirror.compaction import Compactor
 from appliance.engine.mirror.glance import health_of
+from appliance.engine.mirror.index_trust import IndexTrust
 from appliance.engine.mirror.joining import Joining
 from appliance.engine.mirror.lost import LostRecord
 from appliance.engine.mirror.messages import CommitOrder, MembersView, MemberView, Staged
 from appliance.engine.mirror.opening import Opened, open_mirror
 from appliance.engine.mirror.reading_alone import ReadingAlone
-from appliance.engine.mirror.rebuild import condemn
 from appliance.engine.mirror.repair import Repairer
 from appliance.engine.mirror.resync import Means, Resync
 from appliance.engine.mirror.room import RoomKeeper, Spawn, at_once
@@ -80,6 +78,7 @@ class Store:
         self._repairer = Repairer(self._state)
         self.recovery: Final = opened.recovery
         self._reading = ReadingAlone(opened, starts)
+        self._trust = IndexTrust(self._state, assembly.index_directory)
         self.joining: Final = Joining(self._state, self._room)
         self._flushing = threading.Lock()
 
@@ -132,7 +131,7 @@ class Store:
     def commit(self, commits: Sequence[CommitOrder]) -> list[CommitOutcome]:
         """The outcome of each, all durable on every in-sync drive. Raises ``Stopped``: then a retry
         after the next start finds out."""
-        with self._trusting_the_index():
+        with self._trust.while_it_holds():
             return self._committer.commit(commits)
 
     @property
@@ -207,6 +206,10 @@ class Store:
         """A drive came (back), on a fresh mount."""
         self.joining.add(volume)
 
+    def bring(self, drive: str, make: Callable[[], Volume]) -> None:
+        """The same for one whose volume is yet to be opened. Raises ``DriveFault``."""
+        self.joining.bring(drive, make)
+
     def replacing(self, replaces: Mapping[str, str]) -> None:
         """Control says which new drive takes the place of which."""
         self._state.replaces = dict(replaces)
@@ -258,7 +261,7 @@ class Store:
     def repair(self, drive: str, place: bytes) -> bool:
         """A reader found a bad copy on ``drive``: prove it, then write the good bytes over it."""
         self._state.check_running()
-        with self._trusting_the_index():
+        with self._trust.while_it_holds():
             return self._repairer.repair(drive, place)
 
     def copy_for_repair(self, drive: str, blob_id: bytes) -> Callable[[], bool] | None:
@@ -283,7 +286,7 @@ class Store:
         self._reading.step()
         if self._state.stopped:
             return
-        with self._trusting_the_index():
+        with self._trust.while_it_holds():
             self._upkeep.step()
 
     @property
@@ -294,32 +297,19 @@ class Store:
     def work(self) -> None:
         """One bounded piece of compaction, if one is due: between any two batches."""
         self._state.check_running()
-        with self._trusting_the_index():
+        with self._trust.while_it_holds():
             self._compactor.turn()
 
     def compact(self, zeal: Zeal = Zeal.SHORT) -> bool:
         """Compact and free the best log segment before this returns; whether one was freed. Raises
         ``Stopped``."""
         self._state.check_running()
-        with self._trusting_the_index():
+        with self._trust.while_it_holds():
             return self._compactor.compact(zeal)
 
-    @contextmanager
-    def _trusting_the_index(self) -> Iterator[None]:
-        """Raises ``Stopped`` when it is found damaged."""
-        try:
-            yield
-        except Damaged as damage:
-            raise self.condemn_index(damage) from damage
-
     def condemn_index(self, damage: Damaged) -> Stopped:
-        """The index does not verify: stop, so that the next start builds it anew. What the log has
-        is not in doubt. Returns what to raise. Any thread."""
-        try:
-            condemn(self._assembly.index_directory, PurePath(self._state.index.path).name)
-        except DriveFault as fault:
-            self._state.callbacks.alert(f"a damaged index cannot be put aside: {fault}")
-        return self._state.stop(f"{damage}; it is built anew")
+        """See ``IndexTrust.end``. Any thread."""
+        return self._trust.end(damage)
 
     def checkpoint_if_due(self) -> None:
         """Flush the index when enough was written. Any one thread."""
@@ -330,7 +320,7 @@ class Store:
         """Flush the index now. Any thread."""
         with self._flushing:
             if not self._state.stopped:
-                with self._trusting_the_index():
+                with self._trust.while_it_holds():
                     self._upkeep.checkpoint()
 
     # -- looking -------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ Crash points of ``change``: after each step of its plan; ``core.membership.decid
 
 from __future__ import annotations
 
+import contextlib
+import errno
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -47,7 +49,12 @@ def generation_of(history: History, drive_id: str) -> int:
 
 
 class VoteFailed(EngineError):
-    """An epoch could not be made valid; the store stops and its next start decides."""
+    """An epoch could not be made valid; the store stops and its next start decides. ``fault``: of
+    the drive that did not take its vote, if it was one."""
+
+    def __init__(self, reason: str, fault: DriveFault | None = None) -> None:
+        super().__init__(reason)
+        self.fault: Final = fault
 
 
 class WitnessMissing(VoteFailed):
@@ -114,12 +121,13 @@ class Votes:
             return
         value = Witness(home.mirror_id, self._heartbeat, history or self._history)
 
-        def make() -> None:
+        def make() -> WitnessFile | None:
             create_witness(home.directory, home.name, value)
-
-        if self._calls.within(WITNESS, make, WITNESS_DEADLINE_S) is None:
             opened = WitnessFile.open(home.directory, home.name)
-            self._witness = opened if isinstance(opened, WitnessFile) else None
+            return opened if isinstance(opened, WitnessFile) else None
+
+        with contextlib.suppress(DriveFault):
+            self._witness = self._calls.on(WITNESS, make, WITNESS_DEADLINE_S)
 
     def settle(self) -> bool:
         """After ``WitnessMissing``: give W the epoch again, exactly that one, for a write that was
@@ -184,8 +192,10 @@ class Votes:
         """Write the winning history to the voters that lack it, in the order given. Raises
         ``VoteFailed``."""
         for voter in behind:
-            if not self._write(voter, drives, self._history, hold=False):
-                raise VoteFailed(f"cannot bring {voter} up to the epoch that counts")
+            fault = self._write(voter, drives, self._history, hold=False)
+            if fault is not None:
+                reason = f"cannot bring {voter} up to the epoch that counts: {fault}"
+                raise VoteFailed(reason, None if voter == WITNESS else fault)
 
     def beat(self, members: Mapping[str, Member]) -> Mapping[str, DriveFault]:
         """Raise the heartbeat: W first, so that a W below a drive is an old copy. A W that does not
@@ -194,7 +204,7 @@ class Votes:
         self._heartbeat += 1
         if self._witness is None:
             self.make_witness()
-        elif not self._write_witness(self._history):
+        elif self._write_witness(self._history) is not None:
             self._heartbeat -= 1  # no drive may show a beat that W does not
             return {}
         return self.level(members)
@@ -244,42 +254,43 @@ class Votes:
         hold: bool = False,
     ) -> None:
         for done, voter in enumerate(plan.steps):
-            if not self._write(voter, drives, history, hold=hold) and done < plan.valid_after:
+            fault = self._write(voter, drives, history, hold=hold)
+            if fault is not None and done < plan.valid_after:
                 reason = (
                     f"cannot make epoch {history[-1].number} valid: {voter} did not take its vote"
                 )
                 if voter != WITNESS:
-                    raise VoteFailed(reason)
+                    raise VoteFailed(f"{reason}: {fault}", fault)
                 self._pending = history
                 raise WitnessMissing(reason)
         self._history = history
 
     def _write(
         self, voter: str, drives: Mapping[str, SuperblockFile], history: History, *, hold: bool
-    ) -> bool:
-        """Whether the voter took it. ``hold``: wait for it beyond its deadline."""
+    ) -> DriveFault | None:
+        """Why the voter did not take it, or None. ``hold``: wait for it beyond its deadline."""
         if voter == WITNESS:
             return self._write_witness(history)
         voting = self._voting(drives[voter], history)
         if hold:
-            return not self._calls.each({voter: voting}).faults
-        return self._calls.within(voter, voting) is None
+            return self._calls.each({voter: voting}).faults.get(voter)
+        return self._calls.within(voter, voting)
 
     def _voting(self, superblock: SuperblockFile, history: History) -> Callable[[], object]:
         value = replace(superblock.value, history=history, heartbeat=self._heartbeat)
         return lambda: superblock.write(value)
 
-    def _write_witness(self, history: History) -> bool:
+    def _write_witness(self, history: History) -> DriveFault | None:
         witness = self._witness
         if witness is None:
-            return False
+            return DriveFault(WITNESS, "taking a vote", errno.ENODEV, "it is lost")
         value = Witness(witness.value.mirror_id, self._heartbeat, history)
         fault = self._calls.within(WITNESS, lambda: witness.write(value), WITNESS_DEADLINE_S)
         if fault is not None:
             # Its lane may hang in this call: the file is left to it.
             self._witness = None
             self._calls.alert(f"the witness does not take its vote and counts as lost: {fault}")
-        return fault is None
+        return fault
 
 
 def _superblocks(members: Mapping[str, Member]) -> dict[str, SuperblockFile]:

@@ -74,6 +74,46 @@ def test_a_hung_drive_stalls_only_itself_and_takes_nothing_more() -> None:
     lanes.close()
 
 
+class _StoodStill:
+    """A host that stands still just after a call was begun, for longer than any deadline; only then
+    does its drive answer."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        self._looks = 0
+
+    def now_ns(self) -> int:
+        return 0
+
+    def monotonic_s(self) -> float:
+        self._looks += 1
+        if self._looks == 3:
+            self.go_on.set()
+        return 0.0 if self._looks == 1 else 1e6
+
+    def sleep_s(self, seconds: float) -> None:
+        raise AssertionError
+
+
+def test_a_host_that_stood_still_for_a_deadline_is_no_hung_drive() -> None:
+    clock = _StoodStill()
+    lanes = ThreadLanes(clock)
+    outcomes = lanes.run({"A": lambda: clock.go_on.wait(60) and 5}, deadline_s=300)
+    assert outcomes["A"].value == 5
+    lanes.close()
+
+
+def test_lanes_that_are_not_kept_are_left_to_what_hangs_in_them() -> None:
+    lanes = ThreadLanes(SystemClock())
+    release = threading.Event()
+    lanes.run({"A": lambda: release.wait(60), "B": lambda: release.wait(60)}, deadline_s=0)
+    lanes.keep(["A", "C"])
+    outcomes = lanes.run({"A": lambda: 1, "B": lambda: 2}, deadline_s=30)
+    assert isinstance(outcomes["A"].fault, DriveTimeout) and outcomes["B"].value == 2
+    release.set()
+    lanes.close()
+
+
 def test_a_dropped_lane_gets_a_new_thread() -> None:
     lanes = ThreadLanes(SystemClock())
     release, entered = threading.Event(), threading.Event()
