@@ -17,21 +17,23 @@ class Hang:
         self._disk = machine.disks[drive]
         self._over = threading.Event()
         self.struck = threading.Event()
+        self.strikes = 0
+        """Calls that hung."""
 
     def on(self, kind: str, path: str = "") -> None:
-        """From now on, for operations of this kind on paths that begin so."""
+        """From now on, for operations of this kind (empty: of all) on paths that begin so."""
 
         def numbered(operation: Operation) -> None:
-            if operation.kind == kind and operation.path.startswith(path):
-                self._wait()
+            looking(operation.kind, operation.path)
 
         def looking(found: str, where: str) -> None:
-            if found == kind and where.startswith(path):
+            if kind in {"", found} and where.startswith(path):
                 self._wait()
 
         self._disk.hook, self._disk.look_hook = numbered, looking
 
     def _wait(self) -> None:
+        self.strikes += 1
         self.struck.set()
         self._over.wait(50)
         raise DriveFault(self._disk.name, "a call that hung", errno.EIO)

@@ -26,6 +26,7 @@ from appliance.engine.mirror.state import Stopped
 from appliance.engine.mirror.store import Store
 from appliance.engine.mirror.suspects import Suspects
 from appliance.engine.mirror.throttle import Activity
+from appliance.engine.mirror.victims import Zeal
 from appliance.runtime.clock import SystemClock
 from appliance.runtime.lanes import ThreadLanes
 from tests.crash.acts import blob_of, bring_back, commit, put, put_staged
@@ -182,6 +183,75 @@ def test_a_sweep_that_hangs_holds_up_no_commit(
     store.sweep_orphans()
     commit(store, put(b"more", 2))
     assert store.stopped == ""
+
+
+def _half_dead(store: Store) -> None:
+    """Sealed segments of which every other record is replaced."""
+    for number in range(1, 81):
+        commit(store, put(b"key %04d" % number, number, b"z" * 12_000))
+    for number in range(1, 81, 2):
+        commit(store, put(b"key %04d" % number, 1000 + number))
+
+
+def _compact_a_little(machine: Machine, store: Store, until: Callable[[], bool]) -> None:
+    """As the committer does, between commits, until it has come so far."""
+    for number in range(2000, 4000):
+        machine.clock.sleep_s(0.1)
+        store.step()
+        store.work()
+        commit(store, put(b"meanwhile", number, None))
+        store.checkpoint()
+        if until():
+            return
+    raise AssertionError("it never came so far")
+
+
+def test_compaction_reads_from_the_drive_that_answers(machine: Machine, lanes: ThreadLanes) -> None:
+    """One that hangs in reads alone goes on taking writes, and stays; it is not asked again."""
+    store = _open(machine, lanes)
+    first, _ = store.members
+    hang = Hang(machine, first)
+    _half_dead(store)
+    hang.on("read", "log/")
+    _compact_a_little(machine, store, lambda: store.counts()["recycled_segments"] >= 2)
+    assert hang.strikes == 1
+    assert len(store.members) == 2
+    assert store._state.members[first].read_errors == 1
+    hang.end()
+
+
+def test_compaction_steps_back_while_no_drive_reads(machine: Machine, lanes: ThreadLanes) -> None:
+    store = _open(machine, lanes)
+    hangs = [Hang(machine, drive) for drive in store.members]
+    _half_dead(store)
+    for hang in hangs:
+        hang.on("read", "log/")
+    _compact_a_little(machine, store, lambda: all(hang.strikes for hang in hangs))
+    before = store.counts()["recycled_segments"]
+    _compact_a_little(machine, store, lambda: store._compactor._victim is None)
+    assert not store.compact(), "nor does it keep anybody waiting who needs room"
+    assert [hang.strikes for hang in hangs] == [1, 1]
+    assert len(store.members) == 2
+    for hang in hangs:
+        hang.end()
+    _compact_a_little(machine, store, lambda: store.counts()["recycled_segments"] > before)
+
+
+def test_a_drive_that_hangs_in_compaction_and_takes_no_vote_leaves(
+    machine: Machine, lanes: ThreadLanes
+) -> None:
+    store = _open(machine, lanes)
+    first, other = store.members
+    _half_dead(store)
+    hang = Hang(machine, first)
+    store._compactor._choose(Zeal.SHORT)
+    hang.on("")
+    while store._compactor._victim is not None and len(store.members) == 2:
+        machine.clock.sleep_s(0.1)
+        store.work()
+    assert list(store.members) == [other]
+    commit(store, put(b"more", 5000))
+    hang.end()
 
 
 def test_a_blob_that_is_kept_is_read_from_the_drive_that_answers(

@@ -34,9 +34,9 @@ from typing import Final
 from appliance.engine.mirror.commit import Committer
 from appliance.engine.mirror.format import Entry, Kind, LogRecord, record_bytes
 from appliance.engine.mirror.member import Member
+from appliance.engine.mirror.piece_source import PieceSource
 from appliance.engine.mirror.room import RoomKeeper, Spawn
 from appliance.engine.mirror.segment import SegmentState
-from appliance.engine.mirror.segment_pieces import PieceReading
 from appliance.engine.mirror.state import MirrorState
 from appliance.engine.mirror.throttle import MIB
 from appliance.engine.mirror.victims import Victim, Victims, Zeal
@@ -83,9 +83,9 @@ class Compactor:
         self._state = state
         self._committer = committer
         self._room = room
-        self._spawn = spawn
         self._checkpoint = checkpoint
         self._victims = Victims(state)
+        self._source = PieceSource(state, self._victims, spawn)
         self._move_bytes = min(MOVE_BYTES, state.segment_size_bytes // MOVES_IN_A_SEGMENT)
         self._victim: Victim | None = None
         self._relocated: list[_Relocated] = []
@@ -171,9 +171,7 @@ class Compactor:
             reading = victim.reading
             if reading is not None:
                 reading.wait(self._state.settings.deadline_s)
-            if (reading is not None and not reading.is_done) or (
-                not self._step(victim) and victim.reading is reading
-            ):
+            if not self._step(victim) and victim.reading is reading:
                 break
         if self.wants_checkpoint:
             self._checkpoint()
@@ -213,8 +211,11 @@ class Compactor:
             return False
         if victim.outcomes:
             self._write(victim, _taken(victim.outcomes))
-        elif victim.entries or (not victim.is_read and self._fetch(victim)):
+        elif victim.entries or (not victim.is_read and self._source.fetch(victim)):
             self._write(victim, self._needed(victim))
+        elif victim.is_given_up:
+            self._victim = None
+            return False
         elif not victim.is_over:
             return False
         if victim.is_over:
@@ -234,53 +235,6 @@ class Compactor:
         self._relocated.append(_Relocated(victim.state, through, victim.last_move, now_s))
         self._victim = None
         self._choose(self._zeal())
-
-    def _fetch(self, victim: Victim) -> bool:
-        """Take in the piece that was read, and have the next one read. False: not there yet."""
-        reading = victim.reading or self._read(victim, None)
-        is_read = reading.is_done
-        if not is_read and not self._is_gone(reading.member):
-            return False
-        if not is_read or reading.fault is not None:
-            self._read_elsewhere(victim, reading)
-            return False
-        for batch in reading.batches:
-            victim.entries.extend(batch.entries)
-        victim.is_read = reading.at_end
-        if not victim.is_read:
-            self._read(victim, reading)
-        return bool(victim.entries)
-
-    def _is_gone(self, member: Member) -> bool:
-        return self._state.members.get(member.drive_id) is not member
-
-    def _read(self, victim: Victim, after: PieceReading | None) -> PieceReading:
-        """Begin to read what follows, from the drive it was read from before if that is there."""
-        member = next(iter(self._state.members.values()))
-        if after is not None and not self._is_gone(after.member):
-            member = after.member
-        reading = PieceReading(member, self._state.mirror_bytes, victim.state, after)
-        victim.reading = reading
-        self._spawn(reading.run)
-        return reading
-
-    def _read_elsewhere(self, victim: Victim, failed: PieceReading) -> None:
-        """A piece does not verify, or hangs in a drive that left: from another, or not at all."""
-        failed.member.read_errors += 1
-        tried = {*failed.tried, failed.member.drive_id}
-        others = [m for drive, m in self._state.members.items() if drive not in tried]
-        if not others:
-            self._state.callbacks.alert(
-                f"log segment {victim.state.segment:08x} cannot be compacted, and keeps its room: "
-                f"{failed.fault or 'its drive left'}"
-            )
-            self._victims.leave_alone(victim.state)
-            self._victim = None
-            return
-        victim.reading = PieceReading(
-            others[0], self._state.mirror_bytes, victim.state, failed.after, frozenset(tried)
-        )
-        self._spawn(victim.reading.run)
 
     # -- what is needed of it ----------------------------------------------------------------------
 

@@ -58,6 +58,8 @@ class Victim:
     entries: deque[Entry] = field(default_factory=deque)
     reading: PieceReading | None = None
     is_read: bool = False
+    is_given_up: bool = False
+    """It cannot be read, or not now."""
     last_move: int = 0
     carried: set[tuple[bytes, bytes]] = field(default_factory=set)
 
