@@ -225,3 +225,32 @@ def test_a_record_whose_file_was_cut_short_is_repaired_in_place(machine: Machine
     machine.drop_store()
     _cut_short(machine, "drive-a", segment_path(segment), offset // BLOCK_BYTES * BLOCK_BYTES + 10)
     assert machine.open().repair("drive-a", place)
+
+
+@pytest.mark.parametrize("drives", [["drive-a"], ["drive-a", "drive-b"]])
+def test_rot_in_what_pads_a_batch_is_no_loss(machine: Machine, drives: list[str]) -> None:
+    """The last batch was written again with it on both drives, and a scrub then called the batch
+    lost: no checksum covers the zeros behind the records."""
+    store = machine.open()
+    commit(store, put(b"k", 1, b"short"))
+    tail = store._state.planner.tail
+    machine.drop_store()
+    for drive in drives:
+        machine.disks[drive].flip(segment_path(tail.segment), tail.offset - 10)
+    machine.open()
+    tally = scrub(machine).tally
+    assert tally.index == PROVEN
+    assert not any(found.unrepairable for found in tally.drives.values())
+
+
+def test_a_scrub_pads_a_batch_anew(machine: Machine) -> None:
+    """Rot behind the records on both drives costs nothing."""
+    store = machine.open()
+    commit(store, put(b"k", 1, b"short"))
+    tail = store._state.planner.tail
+    commit(store, put(b"behind", 2))
+    for disk in machine.disks.values():
+        disk.flip(segment_path(tail.segment), tail.offset - 10)
+    tally = scrub(machine).tally
+    assert tally.index == PROVEN
+    assert [found.repaired for found in tally.drives.values()] == [1, 1]

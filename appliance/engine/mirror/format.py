@@ -130,7 +130,7 @@ class BatchHeader:
 
 @dataclass(frozen=True, slots=True)
 class DecodedBatch:
-    """A whole batch, verified, or just encoded: ``data`` are its padded bytes."""
+    """A whole batch, verified, or just encoded: ``data`` are its bytes, padded with zeros."""
 
     header: BatchHeader
     entries: Sequence[Entry]
@@ -265,7 +265,7 @@ def decode_batch(data: bytes, *, records: bool = True) -> DecodedBatch:
     if crc32c(data[BATCH_HEADER_BYTES:end]) != header.payload_crc:
         raise Damaged("cannot read a batch: its payload's checksum is wrong")
     if not records:
-        return DecodedBatch(header, (), data[: header.padded_bytes])
+        return DecodedBatch(header, (), _with_padding(data, end))
     place = header.place
     seed = record_seed(place.mirror_id, place.segment, place.generation)
     entries = []
@@ -277,7 +277,16 @@ def decode_batch(data: bytes, *, records: bool = True) -> DecodedBatch:
         at += length
     if at != end:
         raise Damaged("cannot read a batch: its records do not fill its payload")
-    return DecodedBatch(header, entries, data[: header.padded_bytes])
+    return DecodedBatch(header, entries, _with_padding(data, end))
+
+
+def _with_padding(data: bytes, end: int) -> bytes:
+    """A batch that ends there, as it was encoded: no checksum covers what pads it, and rot there
+    must not be copied to another drive."""
+    whole = data[: padded(end)]
+    if len(whole) == padded(end) and whole.count(0, end) == len(whole) - end:
+        return whole
+    return data[:end].ljust(padded(end), b"\0")
 
 
 def decode_record(data: bytes, location: Location, mirror_id: bytes) -> LogRecord:

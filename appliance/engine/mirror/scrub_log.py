@@ -277,7 +277,8 @@ class LogScrub:
         batches = {drive: self._verified(walk, data) for drive, data in copies.items()}
         good = next((batch for batch in batches.values() if batch is not None), None)
         if good is None:
-            ways = put_together(list(copies.values()))
+            whole = [batch.data for batch in map(_decoded, copies.values()) if batch is not None]
+            ways = [*whole, *put_together(list(copies.values()))]  # ``whole``: but for its padding
             good = next(filter(None, (self._verified(walk, data) for data in ways)), None)
         if good is None:
             return None
