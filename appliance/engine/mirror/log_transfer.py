@@ -282,7 +282,7 @@ class LogTransfer:
             if header is None or header.place.previous_crc != crc:
                 return False
             crc, offset = header.crc, offset + header.padded_bytes
-        return offset == gap.end and behind.place.previous_crc == crc
+        return behind.place.previous_crc == crc
 
     def _is_equal(self, segment: SegmentState) -> bool:
         """Whether a segment the target has needs no comparing: one that was sealed before it left,
