@@ -18,6 +18,7 @@ from tests.crash.explore import explore
 
 TESTS: Final = (
     "tests/unit/mirror",
+    "tests/unit/offline/test_inspect.py",
     "tests/unit/offline/test_verify.py",
     "tests/unit/offline/test_readonly.py",
     "tests/conformance",

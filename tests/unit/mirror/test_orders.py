@@ -9,7 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from appliance.core.errors import Refused
+from appliance.core.errors import InvalidInput, Refused, Unavailable
+from appliance.engine.mirror.assembly import AssemblyMessage
 from appliance.engine.mirror.service import StoreService
 from appliance.engine.mirror.state import StoreSettings
 from appliance.runtime.clock import SystemClock, SystemEntropy
@@ -53,3 +54,38 @@ def test_the_store_s_own_user_and_root_may() -> None:
             assert service._chores.resync.paused is (order == "pause")
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("message", ["stop", "", None, 7])
+def test_an_order_nobody_knows_is_refused(message: object) -> None:
+    async def scenario() -> None:
+        service = _service()
+        answer: Any = service.handlers()["resync"](_peer(0), message)
+        with pytest.raises(InvalidInput, match="paused and resumed"):
+            await answer
+        assert not service._chores.resync.paused
+        with pytest.raises(InvalidInput, match="cannot take an order"):
+            service._chores.order("reboot", message)
+
+    asyncio.run(scenario())
+
+
+def test_a_chore_does_not_wait_for_a_store_that_ends() -> None:
+    """Nobody takes what was handed over any more."""
+
+    async def scenario() -> None:
+        chores = _service()._chores
+        chores.stop()
+        with pytest.raises(Unavailable, match="ending"):
+            await asyncio.to_thread(chores.command, lambda store: None)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "message",
+    [None, {}, {"members": 7}, {"mirror": "m", "members": [{"drive": "a"}]}, {"members": [7]}],
+)
+def test_an_assembly_that_cannot_be_read_is_refused(message: object) -> None:
+    with pytest.raises(InvalidInput, match="cannot read an assembly"):
+        AssemblyMessage.decode(message)
