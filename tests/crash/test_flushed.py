@@ -7,14 +7,22 @@ directory in which a name was made has to be flushed itself, and every file that
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from appliance.core.errors import DriveFault
+from appliance.engine.mirror.accepted import Loss, write_losses
+from appliance.engine.mirror.index_file import publish
+from appliance.engine.mirror.log import Log, SegmentState
+from appliance.engine.mirror.rebuild import condemn
+from appliance.engine.mirror.scrub_book import _NEW, Page, save
 from tests.crash.deeds import lawful
 from tests.crash.machine import DRIVES, Machine
-from tests.crash.simulated import SimulatedDisk
-from tests.crash.simulated_volume import Inode, parent
+from tests.crash.simulated import Power, SimulatedDisk
+from tests.crash.simulated_volume import Inode, SimulatedVolume, parent
 from tests.crash.world import World
 
 SCRATCH = "staging"
@@ -69,6 +77,64 @@ def test_nothing_waits_in_a_cache_when_a_deed_is_done(number: int, scratch: Path
                 names.unflushed.clear()  # it left in the midst of whatever it was
             else:
                 assert names.waiting() == [], f"{names.disk.name} after deed {count}, {deed.name}"
+
+
+def _book(volume: SimulatedVolume) -> None:
+    save(volume, Page(share=0.9))
+    save(volume, Page(share=0.8))
+
+
+def _publish(volume: SimulatedVolume) -> None:
+    volume.open("building-00000001.db", write=True, create=True)
+    assert publish(volume, "building-00000001.db") == "index-00000001.db"
+
+
+def _condemn(volume: SimulatedVolume) -> None:
+    _publish(volume)
+    condemn(volume, "index-00000001.db")
+    assert volume.names("") == ["index-00000001.db.bad"]
+
+
+def _lose(volume: SimulatedVolume) -> None:
+    write_losses(volume, [Loss(1, 1)])
+    write_losses(volume, [Loss(2, 1)])
+
+
+def _prepare(volume: SimulatedVolume) -> None:
+    log = Log(volume, bytes(16), 65_536)
+    log.prepare(SegmentState(1, 1))
+    log.recycle(SegmentState(1, 2))
+
+
+def _remove(volume: SimulatedVolume) -> None:
+    _prepare(volume)
+    Log(volume, bytes(16), 65_536).remove(1)
+    assert volume.names("log") == []
+
+
+@pytest.mark.parametrize("act", [_book, _publish, _condemn, _lose, _prepare, _remove])
+def test_what_is_durable_on_return_waits_in_no_cache(
+    act: Callable[[SimulatedVolume], None],
+) -> None:
+    names = Names(SimulatedDisk("drive-a", Power()))
+    act(names.disk.mount())
+    assert names.waiting() == []
+
+
+@pytest.mark.parametrize("name", ["scrub.json", "scrub.json.new"])
+def test_a_book_that_cannot_be_written_says_so(name: str) -> None:
+    disk = SimulatedDisk("drive-a", Power())
+    save(disk.mount(), Page(share=0.9))
+    disk.mount().open(_NEW, write=True, create=True)
+    disk.fail_at(1, errno.EIO, kinds=frozenset({"unlink" if name.endswith("new") else "rename"}))
+    with pytest.raises(DriveFault):
+        save(disk.mount(), Page(share=0.8))
+
+
+def test_a_new_log_is_there_after_a_power_cut() -> None:
+    names = Names(SimulatedDisk("drive-a", Power()))
+    Log(names.disk.mount(), bytes(16), 65_536).close()
+    assert names.waiting() == []
 
 
 def test_a_new_mirror_is_flushed_when_it_is_made(

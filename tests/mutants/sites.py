@@ -177,18 +177,22 @@ def _call(call: ast.Call, module: str) -> Iterator[_Found]:
 
 
 def _comparison(compare: ast.Compare) -> Iterator[_Found]:
-    names = {
-        _name(part)
-        for side in (compare.left, *compare.comparators)
-        for part in ast.walk(side)
-        if isinstance(part, ast.Attribute | ast.Name)
-    }
+    names = {name for side in (compare.left, *compare.comparators) for name in _compared(side)}
     agreeing = AGREE.get(type(compare.ops[0]))
     if agreeing and names & IDENTITIES:
         yield "check", compare, agreeing
     if isinstance(compare.ops[0], ORDERS) and names & AGES:
         yield "order", compare, "True"
         yield "order", compare, "False"
+
+
+def _compared(node: ast.AST) -> Iterator[str]:
+    """What the values on one side of a comparison are called: ``id`` of ``epoch.id``."""
+    if isinstance(node, ast.Name | ast.Attribute):
+        yield _name(node)
+    else:
+        for child in ast.iter_child_nodes(node):
+            yield from _compared(child)
 
 
 def _name(node: ast.AST) -> str:
