@@ -22,6 +22,8 @@ from typing import Any, Final
 import boto3
 from botocore.config import Config
 
+from appliance.client.admin import Client
+from appliance.core.documents import to_document
 from tests.system.drives import unmount_all, until
 
 PROJECT: Final = Path(__file__).resolve().parents[2]
@@ -53,6 +55,7 @@ class Appliance:
     """One machine's worth of processes."""
 
     home: Path
+    gateways: int = GATEWAYS
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     setup_told: str = ""
 
@@ -79,7 +82,7 @@ class Appliance:
         until(self.socket.exists, "control to serve its admin socket", deadline_s=START_S)
         if mirror is not None:
             self.start("store", mirror)
-        for number in range(GATEWAYS):
+        for number in range(self.gateways):
             self.start("gateway", str(number))
 
     def stop_all(self) -> None:
@@ -100,10 +103,12 @@ class Appliance:
             process.kill()
             process.wait()
         self.processes.clear()
+        # Else the next start would be taken for done.
+        self.socket.unlink(missing_ok=True)
 
     def type(self, *arguments: str) -> str:
         """Run the command line; what it prints."""
-        finished = self._run(*arguments)
+        finished = self.run(*arguments)
         assert finished.returncode == 0, f"appliance {' '.join(arguments)}: {finished.stderr}"
         return finished.stdout
 
@@ -113,12 +118,13 @@ class Appliance:
 
     def refused(self, *arguments: str) -> tuple[int, str]:
         """A command that must fail: its exit code and sentence."""
-        finished = self._run(*arguments)
+        finished = self.run(*arguments)
         assert finished.returncode != 0, f"not refused: {finished.stdout}"
         assert "Traceback" not in finished.stderr
         return finished.returncode, finished.stderr
 
-    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the command line, however it ends."""
         return subprocess.run(
             [PROGRAMS / "appliance", "--socket", self.socket, *arguments],
             check=False,
@@ -128,18 +134,21 @@ class Appliance:
         )
 
     def mirror(self, name: str = "m0") -> dict[str, Any]:
-        """``mirror status`` of one mirror."""
-        (report,) = self.json("mirror", "status", name)
-        return dict(report)
+        """What ``mirror status --json`` tells of one mirror, without a command each time."""
+        (report,) = (each for each in Client(self.socket).mirrors() if each.name == name)
+        return dict(to_document(report))
+
+    def status(self) -> dict[str, Any]:
+        """The same of ``status``."""
+        return dict(to_document(Client(self.socket).status()))
 
     def serves(self) -> bool:
         """Whether everything is well, by the appliance's own word."""
-        status = self.json("status")
-        return bool(status["healthy"])
+        return bool(self.status()["healthy"])
 
     def environment(self, account: Mapping[str, str]) -> dict[str, str]:
         """For aws-cli with three attempts per operation."""
-        status = self.json("status")
+        status = self.status()
         return {
             **os.environ,
             "AWS_ACCESS_KEY_ID": account["access_key"],
@@ -153,8 +162,8 @@ class Appliance:
         }
 
     def client(self, account: Mapping[str, str], **settings: Any) -> Any:
-        """boto3 with three attempts per operation."""
-        status = self.json("status")
+        """boto3 with three attempts per operation, unless ``settings`` say otherwise."""
+        status = self.status()
         attempts = {"total_max_attempts": 3, "mode": "standard"}
         return boto3.client(
             "s3",
@@ -163,7 +172,7 @@ class Appliance:
             verify=status["ca_file"],
             aws_access_key_id=account["access_key"],
             aws_secret_access_key=account["secret_key"],
-            config=Config(retries=attempts, **settings),
+            config=Config(**{"retries": attempts, **settings}),
         )
 
     def logs(self) -> str:
@@ -176,17 +185,26 @@ class Appliance:
 
 
 @contextmanager
-def appliance(home: Path, *, deadline_s: float = 30, missing_s: float = 90) -> Iterator[Appliance]:
+def appliance(
+    home: Path,
+    *,
+    deadline_s: float = 30,
+    missing_s: float = 90,
+    gateways: int = GATEWAYS,
+    more: str = "",
+) -> Iterator[Appliance]:
     """A configured, set-up appliance without any process yet; all are killed at the end, and its
-    drives unmounted. ``deadline_s`` of a drive; ``missing_s``: how long one is waited for."""
+    drives unmounted. ``deadline_s`` of a drive; ``missing_s``: how long one is waited for;
+    ``more``: keys of ``[store]``, and other sections."""
     home.mkdir(parents=True, exist_ok=True)
-    machine = Appliance(home)
+    machine = Appliance(home, gateways)
     # What RuntimeDirectory= of the store's unit makes.
     (home / "run" / "store").mkdir(parents=True, exist_ok=True)
     machine.config.write_text(
         CONFIGURATION.format(
-            home=home, gateways=GATEWAYS, deadline_s=deadline_s, missing_s=missing_s
+            home=home, gateways=gateways, deadline_s=deadline_s, missing_s=missing_s
         )
+        + more
     )
     setup = [sys.executable, "-m", "appliance.daemon", "setup", "--config", str(machine.config)]
     told = subprocess.run(
