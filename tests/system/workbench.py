@@ -15,11 +15,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from tests.system.drives import LoopDrive, sh, unmount_all, until
+from tests.system.drives import DyingDrive, LoopDrive, sh, until
 from tests.system.service import Appliance, appliance
 
 DRIVE_BYTES: Final = 2 * 1024**3
 NAMES: Final = ("a", "b")
+WITNESS_PLACE: Final = "state/mirrors/m0/witness"
 SETTLED_S: Final = 60.0
 DEVELOPMENT: Final = """{more}
 [development]
@@ -38,7 +39,7 @@ class Workbench:
         self.stored: dict[str, bytes] = {}
         """What was acknowledged."""
         self.state: Final = machine.home / "state/mirrors/m0"
-        self.witness: Final = self.state / "witness/witness"
+        self.witness: Final = machine.home / WITNESS_PLACE / "witness"
         self._told_before = 0
         self._client: Any = None
 
@@ -58,13 +59,24 @@ class Workbench:
         drive = self.drives[name]
         drive.attach()
         self.root(name).mkdir(parents=True, exist_ok=True)
-        sh("mount", drive.node, str(self.root(name)))
+        # As the appliance does it: its processes may hold files on the drive's dead former self.
+        sh("mount", "-o", "nouuid", drive.node, str(self.root(name)))
 
     def unplug(self, name: str) -> None:
         """The drive goes; the processes should be gone before. Idempotent."""
-        if self.drives[name].node:
-            unmount_all(self.drives[name].node)
-            self.drives[name].detach()
+        self.drives[name].close()
+
+    def pull(self, name: str) -> None:
+        """The drive fails every call from now on, under processes that use it."""
+        drive = self.drives[name]
+        assert isinstance(drive, DyingDrive), "only such a drive can die"
+        drive.die()
+
+    def push_back(self, name: str) -> None:
+        """A pulled drive is there again, on a fresh mount, and control looks."""
+        self.unplug(name)
+        self.plug(name)
+        self.machine.processes["control"].send_signal(signal.SIGHUP)
 
     # -- processes
 
@@ -94,9 +106,13 @@ class Workbench:
         for path in () if keep_index else self.state.glob("index/index-*.db-*"):
             path.unlink()
 
-    def look_at_drives(self) -> None:
-        """Control looks now: directories send no events."""
-        self.machine.processes["control"].send_signal(signal.SIGHUP)
+    def restart(self, role: str, *arguments: str, crash: bool = False) -> None:
+        """End one process, by SIGKILL if it is to be a crash, and start it anew."""
+        name = "-".join((role, *arguments))
+        process = self.machine.processes.pop(name)
+        process.send_signal(signal.SIGKILL if crash else signal.SIGTERM)
+        process.wait(60)
+        self.machine.start(role, *arguments)
 
     # -- what is seen
 
@@ -180,12 +196,13 @@ def workbench(
     *,
     deadline_s: float = 30,
     more: str = "",
-    size_bytes: int = DRIVE_BYTES,
+    witness: LoopDrive | None = None,
 ) -> Iterator[Workbench]:
-    """A machine that serves; nothing of it is left behind. ``more``: keys of ``[store]``."""
+    """A machine that serves; nothing of it is left behind. ``more``: keys of ``[store]``;
+    ``witness``: the device its witness lies on, else a directory."""
     home = folder / "machine"
     with ExitStack() as stack:
-        made = {name: drives(folder, name, size_bytes=size_bytes) for name in NAMES}
+        made = {name: drives(folder, name, size_bytes=DRIVE_BYTES) for name in NAMES}
         for drive in made.values():
             sh("mkfs.xfs", "-q", "-f", "-m", "reflink=0", str(drive.image))
             stack.callback(drive.close)
@@ -194,6 +211,12 @@ def workbench(
             appliance(home, deadline_s=deadline_s, missing_s=1, gateways=1, more=sections)
         )
         bench = Workbench(machine, made)
+        if witness is not None:
+            sh("mkfs.xfs", "-q", "-f", str(witness.image))
+            stack.callback(witness.close)
+            place = home / WITNESS_PLACE
+            place.mkdir(parents=True)
+            sh("mount", witness.attach().node, str(place))
         bench.start("a", "b")
         bench.becomes("in sync")
         until(machine.serves, "the appliance to serve")

@@ -243,6 +243,9 @@ class RoomKeeper:
             while len(late) == len(state.members):
                 preparation.parts[late[0]].done.wait(HOLD_POLL_S)
                 late = preparation.late(state.members)
+            for drive in late:  # what held them all lets go of them one by one
+                preparation.parts[drive].done.wait(state.settings.deadline_s)
+            late = preparation.late(state.members)
             state.callbacks.alert("drives answer again")
             for drive in late:  # what held up all of them is over for these too
                 preparation.parts[drive].done.wait(state.settings.deadline_s)
