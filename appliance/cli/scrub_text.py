@@ -91,7 +91,8 @@ def _show_findings(output: Output, run: ScrubRun) -> None:
     if run.lost_count > len(run.lost):
         output.say(f"  and {run.lost_count - len(run.lost)} more")
     if run.lost_count:
-        output.say("  Every copy of these is bad. Have their owners store them again.")
+        output.say("  Every copy of these is bad. Have their owners store them again:")
+        output.say("  appliance mirror export tells which objects they are, by the same numbers.")
 
 
 def _row(drive: DriveScrub) -> tuple[str, ...]:

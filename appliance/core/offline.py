@@ -172,11 +172,13 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """An object that could not be exported, and why."""
+    """An object that could not be exported, and why. ``record``: the number that stands for it
+    where keys may not be shown."""
 
     bucket: str
     key: str
     reason: str
+    record: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,12 @@ NULL_ORDER: Final = b"\xff"
 ORDER_BYTES: Final = 8
 UPLOAD_ID_BYTES: Final = 24
 _ESCAPED_NUL: Final = b"\x00\xff"
+_OF_OBJECTS: Final = {
+    b"o": "an object",
+    b"m": "a mark of an object",
+    b"u": "an unfinished upload",
+    b"p": "a part of an object",
+}
 
 
 def escape(text: str) -> bytes:
@@ -153,15 +159,22 @@ def part_number(record_key: bytes) -> int:
     return int.from_bytes(record_key[-2:], "big")
 
 
-def name_of_record(record_key: bytes) -> str:
-    """What a record of a contract is, for a person who looks for it: ``bucket/key`` of an object, a
-    part or an unfinished upload by its bucket, anything else as it stands."""
+def masked_name(partition: str, record_key: bytes, version: int = 0) -> str:
+    """What a record is, for people who may not see what customers call their objects: its bucket,
+    its contract, and the record's number, which says nothing and by which an export names it.
+    ``version`` 0: not known."""
     kind, _, rest = record_key.partition(b"/")
-    bucket, _, tail = rest.partition(b"/")
-    name = bucket.decode("ascii", "replace")
-    end = tail.find(END_OF_KEY)
-    if kind == b"p" and len(tail) > UPLOAD_ID_BYTES:
-        return f"a part (number {part_number(record_key)}) of an object in bucket {name}"
-    if kind in {b"o", b"u"} and end >= 0:
-        return f"{name}/{unescape(tail[:end])}"
-    return repr(record_key)
+    bucket, slash, tail = rest.partition(b"/")
+    what = "a record"
+    if kind in {b"b", b"f"} and bucket and not slash:
+        what = f"bucket {_bucket(bucket)}"
+    elif kind in _OF_OBJECTS and slash:
+        what = f"{_OF_OBJECTS[kind]} in bucket {_bucket(bucket)}"
+        if kind == b"p" and len(tail) > UPLOAD_ID_BYTES:
+            what = f"part {part_number(record_key)} of an object in bucket {_bucket(bucket)}"
+    where = f"contract {partition}"
+    return f"{what} ({where}, record {version:x})" if version else f"{what} ({where})"
+
+
+def _bucket(name: bytes) -> str:
+    return name.decode("ascii", "backslashreplace")

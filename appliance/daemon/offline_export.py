@@ -263,7 +263,7 @@ class _Run:
 
     def _cannot(self, found: stored.StoredObject, reason: str) -> None:
         self.counts.unreadable += 1
-        unreadable = Unreadable(found.bucket, found.key, reason)
+        unreadable = Unreadable(found.bucket, found.key, reason, f"{found.version:x}")
         if len(self.counts.named) < NAMED_MAX:
             self.counts.named.append(unreadable)
         self._target.note("unreadable", to_document(unreadable))

@@ -15,7 +15,6 @@ from typing import Final
 from appliance.core.errors import InvalidInput
 from appliance.core.offline import Finding, Remedy, Verification, VerifiedDrive
 from appliance.core.ports import Progress
-from appliance.core.recordkeys import name_of_record
 from appliance.daemon.offline import Telling
 from appliance.engine.mirror.blob_check import verify_blobs
 from appliance.engine.mirror.index_check import check_index
@@ -43,7 +42,7 @@ def verify(paths: Sequence[Path], scratch: Path, telling: Telling) -> Verificati
             drives.append(Examined(stack.enter_context(closing(OfflineDrive(volume)))))
         settle_standings(drives)
         _read_everything(drives, scratch, telling)
-        findings = compare(drives, _owner_name)
+        findings = compare(drives)
         return _report(paths, access, drives, findings)
 
 
@@ -86,10 +85,6 @@ class _Together:
             self._progress(sum(self._done), sum(self._total))
 
         return tell
-
-
-def _owner_name(partition: str, key: bytes) -> str:
-    return f"{name_of_record(key)} (contract {partition})"
 
 
 def _report(

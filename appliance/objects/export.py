@@ -68,13 +68,15 @@ class StoredBucket:
 @dataclass(frozen=True, slots=True)
 class StoredObject:
     """An object's current version. ``opened`` is None, and ``trouble`` says why, when not even its
-    record can be read. ``is_folder``: other keys begin with its key and a slash."""
+    record can be read. ``is_folder``: other keys begin with its key and a slash. ``version``: the
+    number of its record, by which reports name it that may not show keys."""
 
     bucket: str
     key: str
     is_folder: bool
     opened: OpenObject | None
     trouble: str = ""
+    version: int = 0
 
 
 async def contracts(context: Context) -> list[StoredContract]:
@@ -152,12 +154,12 @@ async def objects(context: Context, bucket: StoredBucket) -> AsyncIterator[Store
         try:
             decoded = ObjectRecord.decode(record.value)
         except UNDECODABLE as error:
-            yield StoredObject(bucket.name, key, bool(below), None, str(error))
+            yield StoredObject(bucket.name, key, bool(below), None, str(error), record.version)
             continue
         if decoded.kind is not Kind.DELETE_MARKER:
             info = decoded.show(key, bucket.view.rules.owner_of(decoded.owner))
             opened = OpenObject(context, bucket.view, decoded, record, info)
-            yield StoredObject(bucket.name, key, bool(below), opened)
+            yield StoredObject(bucket.name, key, bool(below), opened, version=record.version)
 
 
 def describe_bucket(bucket: StoredBucket) -> dict[str, Any]:

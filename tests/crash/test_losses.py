@@ -22,6 +22,10 @@ def test_a_double_fault_in_the_log_is_reported_and_read_only(machine: Machine) -
     store = machine.open()
     for number in range(1, 10):
         commit(store, put(b"k%d" % number, number))
+    with machine.reader() as reader:
+        (record,) = reader.read(PARTITION, [b"k4"])
+    assert record is not None
+    version = record.version
     place = decode_place(blob_of(machine, b"k4").place)
     assert isinstance(place, InlinePlace)
     machine.drop_store()
@@ -33,7 +37,10 @@ def test_a_double_fault_in_the_log_is_reported_and_read_only(machine: Machine) -
     assert store.losses
     assert "batches 5 to 5" in store.losses[0]
     assert store.stopped
-    assert [one.words() for one in store.lost] == [f"{PARTITION}/k4"]
+    (lost,) = store.lost
+    assert (lost.partition, lost.key, lost.deletion) == (PARTITION, b"k4", False)
+    assert lost.version == version
+    assert lost.words() == f"a record (contract {PARTITION}, record {version:x})"
     with pytest.raises(Stopped):
         store.commit([put(b"new", 100)])
     with machine.reader() as reader:
@@ -58,7 +65,7 @@ def test_an_idle_store_leaves_no_batch_that_could_be_taken_for_a_torn_tail(
         disk.flip(segment_path(place.location.segment), place.location.offset + 90)
     shutil.rmtree(machine.index_directory)
     machine.index_directory.mkdir()
-    assert [one.words() for one in machine.open().lost] == [f"{PARTITION}/last"]
+    assert [one.key for one in machine.open().lost] == [b"last"]
 
 
 def test_a_lost_batch_is_named_record_by_record_and_is_back_with_its_drive(
@@ -75,7 +82,7 @@ def test_a_lost_batch_is_named_record_by_record_and_is_back_with_its_drive(
     commit(store, put(b"after", 3))
     place = decode_place(blob_of(machine, b"k07").place)
     assert isinstance(place, InlinePlace)
-    names = [f"{PARTITION}/k{n:02d}" for n in range(20)]
+    names = {(b"k%02d" % n, False) for n in range(20)}
     path = segment_path(place.location.segment)
     machine.drop_store()
     images = {name: disk.image() for name, disk in machine.disks.items()}
@@ -85,10 +92,12 @@ def test_a_lost_batch_is_named_record_by_record_and_is_back_with_its_drive(
     shutil.rmtree(machine.index_directory)
     shutil.copytree(machine._older_index, machine.index_directory)
     store = machine.open()
-    told = {one.words() for one in store.lost}
-    assert set(names) | {f"{PARTITION}/kept (its deletion)"} >= told
+    told = {(one.key, one.deletion) for one in store.lost}
+    assert names | {(b"kept", True)} >= told
     assert len(told) >= 18, "all but what the zeros took"
-    assert f"{PARTITION}/kept (its deletion)" in told
+    assert (b"kept", True) in told
+    (deletion,) = (one for one in store.lost if one.deletion)
+    assert deletion.words().startswith(f"the deletion of a record (contract {PARTITION}, record ")
     machine.drop_store()
     machine.disks["drive-b"].restore_image(images["drive-b"])
     store = machine.open()
@@ -115,7 +124,7 @@ def test_a_segment_that_no_drive_has_is_named_by_the_index(
     machine.drop_store()
     store = machine.open(*present, orders=Orders(waited=True))
     assert store.losses
-    assert f"{PARTITION}/victim" in [one.words() for one in store.lost]
+    assert b"victim" in [one.key for one in store.lost]
     with machine.reader(*present) as reader:
         blob = blob_of(machine, b"k21")
         assert reader.read_blob(blob, 0, 20_000) == b"z" * 20_000

@@ -14,7 +14,7 @@ import functools
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from awscrt.checksums import crc32c
 
@@ -79,6 +79,7 @@ __all__ = [
     "LogRecord",
     "Manifest",
     "ManifestEntry",
+    "Peeked",
     "decode_batch",
     "decode_charges",
     "decode_file_blob",
@@ -298,13 +299,23 @@ def decode_record(data: bytes, location: Location, mirror_id: bytes) -> LogRecor
     return record
 
 
-def peek_record(data: bytes, at: int, offset: int) -> tuple[Kind, bytes, bytes, int] | None:
-    """(kind, partition, key, length) of what looks like the record that was written at ``offset``,
-    though it need not verify: for naming what is lost, and nothing else. None for other bytes."""
+class Peeked(NamedTuple):
+    """What a record that need not verify seems to be."""
+
+    kind: Kind
+    partition: bytes
+    key: bytes
+    version: int
+    length: int
+
+
+def peek_record(data: bytes, at: int, offset: int) -> Peeked | None:
+    """What looks like the record that was written at ``offset``, though it need not verify: for
+    naming what is lost, and nothing else. None for other bytes."""
     if len(data) < at + RECORD_HEADER_BYTES:
         return None
     fields = _RECORD.unpack_from(data, at + _CRC.size)
-    kind, _, partition_bytes, request_bytes, own_offset, length, _, key_bytes = fields[:8]
+    kind, _, partition_bytes, request_bytes, own_offset, length, version, key_bytes = fields[:8]
     if own_offset != offset or length != RECORD_HEADER_BYTES + sum(fields[9:]) + (
         partition_bytes + request_bytes + key_bytes
     ):
@@ -312,7 +323,8 @@ def peek_record(data: bytes, at: int, offset: int) -> tuple[Kind, bytes, bytes, 
     partition = at + RECORD_HEADER_BYTES + request_bytes
     key = partition + partition_bytes
     try:
-        return Kind(kind), data[partition:key], data[key : key + key_bytes], length
+        found = data[partition:key], data[key : key + key_bytes]
+        return Peeked(Kind(kind), *found, version, length)
     except ValueError:
         return None
 

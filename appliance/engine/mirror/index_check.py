@@ -8,17 +8,15 @@ machine it was made on. Changes nothing.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import apsw
-
 from appliance.core.ports import Progress
 from appliance.engine.mirror.format import BlobKind, decode_charges
-from appliance.engine.mirror.index_file import connect, translated
 from appliance.engine.mirror.index_reader import IndexedRecord
+from appliance.engine.mirror.index_view import COUNTERS, OWNERS, SEGMENTS, IndexView, Sums
 
-CACHE_BYTES: Final = 16 * 1024 * 1024
 _NAMED_MAX: Final = 5
 _TELL_EVERY: Final = 4096
 
@@ -33,56 +31,45 @@ class IndexCheck:
 
 def check_index(path: str, progress: Progress) -> IndexCheck:
     """Recount everything. Progress is in records. Raises ``Damaged``, ``DriveFault``."""
-    connection = connect(path, write=False, cache_bytes=CACHE_BYTES)
+    view = IndexView(path)
     try:
-        with translated("recounting it"):
-            return _recount(connection, progress)
+        return _recount(view, progress)
     finally:
-        connection.close()
+        view.close()
 
 
-def _recount(connection: apsw.Connection, progress: Progress) -> IndexCheck:
+def _recount(view: IndexView, progress: Progress) -> IndexCheck:
     check = IndexCheck()
-    counters: Counter[tuple[int, bytes]] = Counter()
-    segments: Counter[int] = Counter()
-    blobs: dict[bytes, tuple[int, int, bytes]] = {}
-    (total,) = next(iter(connection.execute("SELECT count(*) FROM records")))
-    query = "SELECT partition, key, value, version, charges, place FROM records"
-    for partition, *fields in connection.execute(query):
-        record = IndexedRecord._make(fields)
-        check.records += 1
-        if check.records % _TELL_EVERY == 0:
-            progress(check.records, total)
-        for counter, amount in decode_charges(record.charges):
-            counters[partition, counter] += amount
-        location = record.location
-        segments[location.segment] += location.length
-        if record.blob_kind is BlobKind.FILE:
-            blobs[record.blob_id] = (record.blob_size, partition, record.key)
+    counters: Counter[tuple[bytes, bytes]] = Counter()
+    segments: Counter[tuple[int]] = Counter()
+    owners: dict[tuple[bytes], tuple[int, bytes, bytes]] = {}
+    ((total,),) = view.rows("SELECT count(*) FROM records")
+    for partition in view.partitions():
+        name = partition.encode()
+        for row in view.records(partition):
+            record = IndexedRecord._make(row)
+            check.records += 1
+            if check.records % _TELL_EVERY == 0:
+                progress(check.records, total)
+            for counter, amount in decode_charges(record.charges):
+                counters[name, counter] += amount
+            location = record.location
+            segments[location.segment,] += location.length
+            if record.blob_kind is BlobKind.FILE:
+                owners[record.blob_id,] = (record.blob_size, name, record.key)
     progress(total, total)
-    _compare(check, "counter", {key: n for key, n in counters.items() if n}, _counters(connection))
-    kept = dict(_rows(connection, "SELECT segment, live_bytes FROM segments"))
-    _compare(check, "bytes of segment", dict(segments), kept)
-    owned = {row[0]: row[1:] for row in _rows(connection, "SELECT * FROM blobs")}
-    _compare(check, "blob", blobs, owned)
-    check.troubles += [
-        str(row[0]) for row in _rows(connection, "PRAGMA integrity_check(5)") if row[0] != "ok"
-    ]
+    _compare(check, view, COUNTERS, {key: (n,) for key, n in counters.items() if n})
+    _compare(check, view, SEGMENTS, {key: (n,) for key, n in segments.items() if n})
+    _compare(check, view, OWNERS, owners)
+    check.troubles += view.check()[:_NAMED_MAX]
     return check
 
 
-def _counters(connection: apsw.Connection) -> dict[Any, Any]:
-    query = "SELECT partition, name, amount FROM counters WHERE amount <> 0"
-    return {(partition, name): amount for partition, name, amount in _rows(connection, query)}
-
-
-def _rows(connection: apsw.Connection, query: str) -> list[Any]:
-    return connection.execute(query).fetchall()
-
-
-def _compare(check: IndexCheck, what: str, counted: dict[Any, Any], kept: dict[Any, Any]) -> None:
+def _compare(
+    check: IndexCheck, view: IndexView, table: Sums, counted: Mapping[Any, tuple[Any, ...]]
+) -> None:
+    width = table.key_width
+    kept = {row[:width]: row[width:] for row in view.sums(table)}
     wrong = [key for key in counted.keys() | kept.keys() if counted.get(key) != kept.get(key)]
-    check.troubles += [
-        f"{what} {key!r}: counted {counted.get(key)}, kept {kept.get(key)}"
-        for key in wrong[:_NAMED_MAX]
-    ]
+    named = map(table.words, sorted(wrong)[:_NAMED_MAX])
+    check.troubles += [f"{words} is not what its records add up to" for words in named]

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import apsw
 
+from appliance.core.recordkeys import masked_name
 from appliance.engine.mirror.format import BLOB_ID_BYTES, BlobKind, Location
 from appliance.engine.mirror.index_file import connect, translated
 
@@ -186,17 +187,17 @@ class Reads:
             rows: list[Any] = self._cursor.execute(query).fetchall()
             return [name.decode() for (name,) in rows]
 
-    def in_segment(self, segment: int, generation: int) -> Iterator[tuple[str, bytes, Location]]:
-        """The living records that lie in a segment's generation: (partition, key, where). Looks at
+    def in_segment(self, segment: int, generation: int) -> Iterator[tuple[str, IndexedRecord]]:
+        """The living records that lie in a segment's generation: (partition, record). Looks at
         all records. Raises ``Damaged``, ``DriveFault``."""
         with translated("listing a segment's records"):
-            rows: Iterable[tuple[bytes, bytes, bytes]] = self._cursor.execute(
-                "SELECT name, key, place FROM records JOIN partitions ON id = partition"
-                " WHERE substr(place, 1, 8) = ?",
+            rows: Iterable[Any] = self._cursor.execute(
+                "SELECT name, key, value, version, charges, place FROM records"
+                " JOIN partitions ON id = partition WHERE substr(place, 1, 8) = ?",
                 (_SEGMENT.pack(segment, generation),),
             )
-            for name, key, place in rows:
-                yield name.decode(), key, Location(*_PLACE.unpack(place)[:5])
+            for name, *fields in rows:
+                yield name.decode(), IndexedRecord._make(fields)
 
     def position(self) -> Position | None:
         """The last batch applied, as this connection sees it; None in a fresh index."""
@@ -251,6 +252,11 @@ class Reads:
                 if location.offset < end and location.offset + location.length > start:
                     found[name] = found.get(name, 0) + 1
         return found
+
+    def words_for(self, partition: str, key: bytes) -> str:
+        """A record for people who may not see its key."""
+        (record,) = self.read(partition, [key])
+        return masked_name(partition, key, 0 if record is None else record.version)
 
     def is_released(self, blob_id: bytes) -> bool:
         """Whether a blob has no owner any more and only awaits its unlinking."""

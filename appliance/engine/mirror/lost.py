@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from appliance.core.errors import Damaged, DriveFault
+from appliance.core.recordkeys import masked_name
 from appliance.engine.mirror.accepted import Loss
 from appliance.engine.mirror.format import RECORD_HEADER_BYTES, Kind, peek_record
 from appliance.engine.mirror.index import Index
@@ -33,11 +34,12 @@ class LostRecord(NamedTuple):
     partition: str
     key: bytes
     deletion: bool = False
+    version: int = 0
 
     def words(self) -> str:
-        """For an operator."""
-        name = f"{self.partition}/{self.key.decode(errors='backslashreplace')}"
-        return f"{name} (its deletion)" if self.deletion else name
+        """For an operator, who may not see what customers call their objects."""
+        name = masked_name(self.partition, self.key, self.version)
+        return f"the deletion of {name}" if self.deletion else name
 
 
 def name_losses(
@@ -55,10 +57,10 @@ def name_losses(
 def _from_index(loss: Loss, index: Index) -> Iterator[LostRecord]:
     """Current records that lie there. A bad index only makes the list shorter."""
     try:
-        for partition, key, location in index.in_segment(loss.segment, loss.generation):
-            end = location.offset + location.length
+        for partition, record in index.in_segment(loss.segment, loss.generation):
+            end = record.location.offset + record.location.length
             if not loss.length or loss.offset < end <= loss.offset + loss.length:
-                yield LostRecord(partition, key)
+                yield LostRecord(partition, record.key, version=record.version)
     except (Damaged, DriveFault):
         return
 
@@ -76,11 +78,10 @@ def _from_bytes(loss: Loss, member: Member) -> Iterator[LostRecord]:
                 return
             at = max(at + 1, written.start() - RECORD_HEADER_BYTES)
             continue
-        kind, partition, key, length = peeked
-        if kind in {Kind.PUT, Kind.DELETE, Kind.MOVE}:
-            name = partition.decode(errors="backslashreplace")
-            yield LostRecord(name, key, kind is Kind.DELETE)
-        at += length
+        if peeked.kind in {Kind.PUT, Kind.DELETE, Kind.MOVE}:
+            name = peeked.partition.decode(errors="backslashreplace")
+            yield LostRecord(name, peeked.key, peeked.kind is Kind.DELETE, peeked.version)
+        at += peeked.length
 
 
 def _read(loss: Loss, member: Member) -> bytes:

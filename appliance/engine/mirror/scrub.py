@@ -24,11 +24,11 @@ from appliance.core.errors import Damaged, DriveTimeout
 from appliance.engine.mirror.assembled import Assembly
 from appliance.engine.mirror.blob import file_bytes
 from appliance.engine.mirror.index import IndexReader
+from appliance.engine.mirror.index_view import IndexView
 from appliance.engine.mirror.planner import Tail
 from appliance.engine.mirror.scrub_blobs import BlobScrub
 from appliance.engine.mirror.scrub_index import (
     Building,
-    IndexView,
     damage_of,
     differences,
     names_in,

@@ -96,7 +96,7 @@ class BlobScrub:
             except Recycled:
                 continue
         if not sources:
-            self._kit.tally.name_lost(name_of(*owner))
+            self._kit.tally.name_lost(self._index.words_for(*owner))
 
     def _mend(self, blob: FileBlob, source: str, drive: str) -> Mend:
         """Copy the good one beside the bad one, here; let it take its place, on the committer."""
@@ -149,11 +149,6 @@ class BlobScrub:
         if not blob_id:
             return True
         return self._index.owner(blob_id) is None and not self._index.is_released(blob_id)
-
-
-def name_of(partition: str, key: bytes) -> str:
-    """How an operator is told of a record."""
-    return f"{partition}: {key.decode(errors='backslashreplace')}"
 
 
 def _wrong(copies: Copies) -> list[str]:

@@ -13,39 +13,24 @@ and the index has dropped some: none may have an owner.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 from appliance.core.errors import Damaged
 from appliance.core.ports import Volume
+from appliance.core.recordkeys import masked_name
 from appliance.engine.mirror.format import DecodedBatch, Location
 from appliance.engine.mirror.index import Index, building_name
-from appliance.engine.mirror.index_file import connect, translated
-from appliance.engine.mirror.index_reader import IndexedRecord, Position, Reads
+from appliance.engine.mirror.index_reader import IndexedRecord
+from appliance.engine.mirror.index_view import SUMS, IndexView, Row
 from appliance.engine.mirror.rebuild import CHECKPOINT_PAGES, create_index
-from appliance.engine.mirror.scrub_blobs import name_of
 from appliance.engine.mirror.scrub_kit import LostRange
 
 BATCHES_AT_ONCE: Final = 16
 BATCH_BYTES_AT_ONCE: Final = 8 * 1024 * 1024
 DIFFERENCES_MAX: Final = 20
 """Beyond this many the index is wrong enough."""
-CACHE_BYTES: Final = 8 * 1024 * 1024
 LOOK_UP_EVERY: Final = 2000
 NEEDLESS: Final = "a needless"
-
-Row: TypeAlias = tuple[Any, ...]
-
-_TABLES: Final = {
-    "counter": "SELECT p.name, c.name, c.amount FROM counters c JOIN partitions p"
-    " ON p.id = c.partition WHERE c.amount <> 0 ORDER BY 1, 2",
-    "segment sum": "SELECT segment, live_bytes FROM segments WHERE live_bytes <> 0 ORDER BY 1",
-    "blob": "SELECT b.blob_id, b.size_bytes, p.name, b.key FROM blobs b"
-    " JOIN partitions p ON p.id = b.partition ORDER BY 1",
-}
-_RECORDS: Final = (
-    "SELECT key, value, version, charges, place FROM records"
-    " WHERE partition = (SELECT id FROM partitions WHERE name = ?) ORDER BY key"
-)
 
 
 class Building:
@@ -98,33 +83,6 @@ def remove_building(directory: Volume) -> None:
             directory.unlink(name)
 
 
-class IndexView(Reads):
-    """An index as it is at one moment: one snapshot from the making to ``close``."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(connect(path, write=False, cache_bytes=CACHE_BYTES))
-        try:
-            with translated("beginning a comparison"):
-                self._connection.execute("BEGIN")
-            self.ends_with: Final[Position | None] = self.position()
-        except BaseException:
-            self._connection.close()
-            raise
-
-    def rows(self, query: str, bindings: Row = ()) -> Iterator[Row]:
-        """A query's rows, one after the other. Raises ``Damaged``, ``DriveFault``."""
-        with translated("comparing it"):
-            yield from self._connection.cursor().execute(query, bindings)
-
-    def records(self, partition: str) -> Iterator[Row]:
-        """All records of a partition, by key."""
-        return self.rows(_RECORDS, (partition.encode(),))
-
-    def close(self) -> None:
-        """Idempotent."""
-        self._connection.close()
-
-
 def differences(live: IndexView, built: IndexView, look_up: Callable[[], None]) -> list[str]:
     """What the live index says otherwise than the log does; at most ``DIFFERENCES_MAX``.
     ``look_up`` is called now and then. Raises ``Damaged``, ``DriveFault``."""
@@ -142,11 +100,10 @@ def _differences(live: IndexView, built: IndexView, look_up: Callable[[], None])
     for partition in sorted({*live.partitions(), *built.partitions()}):
         rows = _looking_up(live.records(partition), look_up)
         for what, key in _unequal(rows, built.records(partition), 1):
-            yield f"{what} record {name_of(partition, key[0])}"
-    for table, query in _TABLES.items():
-        width = 2 if table == "counter" else 1
-        for what, key in _unequal(live.rows(query), built.rows(query), width):
-            yield f"{what} {table} {key!r}"
+            yield f"{what} record: {live.words_for(partition, key[0])}"
+    for table in SUMS:
+        for what, key in _unequal(live.sums(table), built.sums(table), table.key_width):
+            yield f"{what} {table.words(key)}"
     yield from _released(live, built)
     yield from _requests(live, built)
 
@@ -201,7 +158,7 @@ def names_in(view: IndexView, lost: list[LostRange]) -> Iterator[str]:
         for row in view.records(partition):
             location = IndexedRecord._make(row).location
             if any(_lies_in(location, part) for part in lost):
-                yield name_of(partition, row[0])
+                yield masked_name(partition, row[0], row[2])
 
 
 def _lies_in(location: Location, part: LostRange) -> bool:
@@ -213,6 +170,3 @@ def _lies_in(location: Location, part: LostRange) -> bool:
 def damage_of(found: list[str]) -> Damaged:
     """What a wrong index is condemned for."""
     return Damaged(f"the index does not say what the log does: {'; '.join(found[:3])}")
-
-
-__all__ = ["Building", "IndexView", "damage_of", "differences", "names_in"]

@@ -9,7 +9,7 @@ are compared by their damage and their ends, blob files by their own checksums.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from appliance.core.epochs import DriveVote, ReadOnly, Serve, Standing
@@ -23,9 +23,6 @@ from appliance.engine.mirror.log import Damage
 from appliance.engine.mirror.offline import OfflineDrive
 from appliance.engine.mirror.slots import SLOT_BYTES, SLOTS, decode_slot
 from appliance.engine.mirror.superblock import SUPERBLOCK_KIND, SUPERBLOCK_PATH
-
-OwnerName = Callable[[str, bytes], str]
-"""How a record's partition and key are told to a person."""
 
 
 @dataclass(slots=True)
@@ -75,7 +72,7 @@ def settle_standings(drives: Sequence[Examined]) -> list[Finding]:
     return []
 
 
-def compare(drives: Sequence[Examined], owner_name: OwnerName) -> list[Finding]:
+def compare(drives: Sequence[Examined]) -> list[Finding]:
     """All findings, drive by drive. Reads superblocks and indexes alone."""
     findings = settle_standings(drives)
     for each in drives:
@@ -84,7 +81,7 @@ def compare(drives: Sequence[Examined], owner_name: OwnerName) -> list[Finding]:
             *_superblock(each, others),
             *_log(each, others),
             *_end(each, others),
-            *_blobs(each, others, owner_name),
+            *_blobs(each, others),
             *(
                 Finding(each.name, f"the index made from its log: {trouble}", Remedy.NONE)
                 for trouble in each.index.troubles
@@ -186,13 +183,13 @@ def _end(each: Examined, others: Sequence[Examined]) -> list[Finding]:
     return findings
 
 
-def _blobs(each: Examined, others: Sequence[Examined], owner_name: OwnerName) -> list[Finding]:
+def _blobs(each: Examined, others: Sequence[Examined]) -> list[Finding]:
     index = each.drive.index
     assert index is not None, "it was replayed"
     findings = []
     for blob_id, reason in each.blobs.bad.items():
         owner = index.owner(blob_id)
-        name = "nobody" if owner is None else owner_name(*owner)
+        name = "nobody" if owner is None else index.words_for(*owner)
         whole = any(
             blob_id not in other.blobs.bad
             and other.drive.index is not None

@@ -83,7 +83,7 @@ SCRUBBED = ScrubReport(
             DriveScrub("d2", 10**11, bad_blobs=2, repaired=1, unrepairable=1),
         ),
         index="proven equal to the log",
-        lost=("p: photo[1]",),
+        lost=("an object in bucket acme-[1] (contract c1, record 7)",),
         lost_count=4,
     ),
     next_in_s=20 * 86_400.0,

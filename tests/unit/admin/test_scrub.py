@@ -40,7 +40,7 @@ def test_looking_begins_none(shell: Shell) -> None:
     with served(shell.fake, shell.path):
         assert shell.type("mirror", "scrub", "m0", "--show", "--wait") == 0
     assert {order for _, order in shell.fake.scrub_orders} == {ScrubOrder.LOOK}
-    assert "lost p: photo[1]" in shell.out
+    assert "lost an object in bucket acme-[1] (contract c1, record 7)" in shell.out
     assert "Follow it with" not in shell.out
 
 
@@ -60,7 +60,7 @@ def test_waiting_follows_it_to_the_end_and_tells_what_was_found(
     ended = time.strftime("%Y-%m-%d %H:%M", time.localtime(0))
     assert f"scrub finished {ended} after 3 h: 3 bad, 2 repaired, 1 unrepairable" in shell.out
     assert "index proven equal to the log" in shell.out
-    assert "lost p: photo[1]" in shell.out
+    assert "lost an object in bucket acme-[1] (contract c1, record 7)" in shell.out
     assert "and 3 more" in shell.out
     assert "next in 20 days" in shell.out
     rows = [line.split() for line in shell.out.splitlines() if line.startswith("  d")]

@@ -23,6 +23,7 @@ from appliance.engine.mirror.format import (
     LogRecord,
     Manifest,
     ManifestEntry,
+    Peeked,
     decode_batch,
     decode_charges,
     decode_file_blob,
@@ -187,7 +188,9 @@ def test_a_record_that_is_cut_off_says_so() -> None:
 def test_what_is_lost_is_named_only_by_what_was_written_there() -> None:
     data, location = small_batch().data, small_batch().entries[0].location
     at = location.offset - 8192
-    assert peek_record(data, at, location.offset) == (Kind.PUT, b"acme", b"one", location.length)
+    assert peek_record(data, at, location.offset) == Peeked(
+        Kind.PUT, b"acme", b"one", 9, location.length
+    )
     assert peek_record(data, at, location.offset + 4096) is None
     assert peek_record(data[:at] + b"\xff" * len(data), at, location.offset) is None
 

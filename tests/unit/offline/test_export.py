@@ -150,6 +150,7 @@ def test_what_cannot_be_read_is_named_and_all_else_is_copied(house: House, tmp_p
     assert found.unreadable_count == 2
     assert {each.key for each in found.unreadable} == {"large"}
     named = [json.loads(line) for line in (to / "unreadable.jsonl").read_text().splitlines()]
+    assert len({int(line["record"], 16) for line in named} - {0}) == 2, "as others call them"
     assert [line["key"] for line in named] == ["large", "large"]
     left = {name: data for name, data in house.contents.items() if name[1] != "large"}
     assert _files(to) == left

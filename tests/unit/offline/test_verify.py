@@ -99,8 +99,9 @@ def test_a_blob_is_told_by_the_object_that_owns_it(broken: House, scratch: Path)
             blob.unlink()
     found = _verify(scratch, *broken.drives)
     told = " ".join(each.what for each in found.findings)
-    assert "/large (contract " in told
-    assert "a part (number 1) of an object in bucket" in told
+    assert "an object in bucket " in told
+    assert "part 1 of an object in bucket " in told
+    assert "large" not in told, "what customers call their objects is theirs"
     assert "its file is missing" in told
 
 
