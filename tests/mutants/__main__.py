@@ -113,12 +113,13 @@ def _picked(options: argparse.Namespace) -> list[Mutant]:
     if options.only:
         mutants = [each for each in mutants if any(text in _told(each) for text in options.only)]
     results = _results()
-    if options.survivors:
+    if options.survivors or options.untried:
         mutants = [
-            each for each in mutants if each.name in results and not results[each.name].caught_by
+            each
+            for each in mutants
+            if (options.untried and each.name not in results)
+            or (options.survivors and each.name in results and not results[each.name].caught_by)
         ]
-    if options.untried:
-        mutants = [each for each in mutants if each.name not in results]
     if options.share:
         part = _commits() % options.share
         mutants = [each for each in mutants if each.share(options.share) == part]

@@ -281,6 +281,7 @@ class MirrorBlobWriter:
                 future.add_done_callback(partial(_discard, member, trace))
             raise
         if not trace.copies:
+            self._ended = True
             raise Unavailable("cannot store: no drive of the mirror takes a new blob")
 
     async def _launch(self, size: int, *, last: bool = False) -> None:
