@@ -1,7 +1,7 @@
 """Which tests run which lines of the engine, and how long each takes: measured once, then kept.
 
 Owns ``.cache/mutants/measured``, one file per test module, each good for exactly the code it was
-measured with. Refuses tests that fail without any mutant: such a test can catch nothing.
+measured with. Leaves out tests that fail twice without any mutant: they can catch nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ EXPLORER_LIMIT_S: Final = 1200.0
 SLACK_S: Final = 20.0
 SLACK: Final = 10
 """A mutant's tests may take so many times as long as measured, and ``SLACK_S``."""
+FAILURES_MAX: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Measured:
 
 def measure(session: Session, root: Path, kept: Path, jobs: int) -> Measured:
     """From what is kept, as far as it is of this code, else by running the tests. Raises
-    ``SystemExit`` if one fails."""
+    ``SystemExit`` if more than a few fail."""
     kept.mkdir(parents=True, exist_ok=True)
     shared = _digest_of_the_rest(root)
     files = {
@@ -66,10 +67,20 @@ def measure(session: Session, root: Path, kept: Path, jobs: int) -> Measured:
     ]
     if new:
         print(f"measuring which lines the tests of {len(new)} modules run", flush=True)
-    failed = [why["failed"] for _, why in spread(tasks, jobs) if why] if tasks else []
-    if failed:
-        raise SystemExit("cannot try mutants, for without any fail:\n" + "\n".join(failed))
-    return _read(files.values())
+    failed = [test for _, found in spread(tasks, jobs) for test in found["failed"]]
+    for test in failed:
+        print(f"left out, for it fails without any mutant: {test}", flush=True)
+    if len(failed) > FAILURES_MAX:
+        raise SystemExit("cannot try mutants: too many tests fail without any")
+    measured = _read(place if place.exists() else _partial(place) for place in files.values())
+    for place in files.values():
+        _partial(place).unlink(missing_ok=True)
+    return measured
+
+
+def _partial(place: Path) -> Path:
+    """For what lacks a test that failed: good for this run alone."""
+    return place.with_suffix(".partial")
 
 
 def _digest_of_the_rest(root: Path) -> bytes:
@@ -87,20 +98,19 @@ def _digest(*parts: bytes) -> str:
 
 
 def _measure_file(session: Session, root: Path, file: str, place: Path) -> dict[str, Any]:
-    """Nothing, or which test failed. One that fails is given a second chance."""
+    """Which tests failed, twice."""
     if file == EXPLORER:
         outcome = watched(_explore)
     else:
         outcome = watched(partial(_cover, session, root, session.by_file[file]))
-    failed = outcome.first("failed") or (outcome.raised and f"{file}: {outcome.raised}")
-    if outcome.lost_in:
-        failed = f"{outcome.lost_in}: hangs, or ends the process"
-    if failed:
-        return {"failed": failed}
+    if outcome.raised or outcome.lost_in:
+        why = outcome.raised or f"{outcome.lost_in} hangs, or ends the process"
+        raise AssertionError(f"cannot measure {file}: {why}")
+    failed = [each["failed"] for each in outcome.told if "failed" in each]
     unfinished = place.with_suffix(".new")
-    unfinished.write_text(json.dumps(outcome.told))
-    unfinished.rename(place)
-    return {}
+    unfinished.write_text(json.dumps([each for each in outcome.told if "test" in each]))
+    unfinished.rename(_partial(place) if failed else place)
+    return {"failed": failed}
 
 
 def _explore(tell: Tell) -> None:
@@ -121,8 +131,8 @@ def _cover(session: Session, root: Path, tests: list[str], tell: Tell) -> None:
     for (test, why), following in zip(session.run(tests), [*tests[1:], "the end"], strict=True):
         if why and (again := next(iter(session.run([test])))[1]):
             tell(failed=f"{test}: {again}")
-            return
-        time_s[test] = time.monotonic() - began
+        else:
+            time_s[test] = time.monotonic() - began
         coverage.switch_context(following)
         tell(step=following, limit_s=TEST_LIMIT_S)
         began = time.monotonic()
@@ -135,8 +145,8 @@ def _cover(session: Session, root: Path, tests: list[str], tell: Tell) -> None:
             for test in contexts:
                 if test in lines:
                     lines[test].setdefault(short, []).append(line)
-    for test in tests:
-        tell(test=test, time_s=time_s[test], lines=lines[test])
+    for test, took_s in time_s.items():
+        tell(test=test, time_s=took_s, lines=lines[test])
 
 
 def _read(files: Any) -> Measured:

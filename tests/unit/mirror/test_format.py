@@ -254,6 +254,34 @@ def test_segment_headers(segment: int, generation: int, bit: int) -> None:
             decode_segment_header(wrong)
 
 
+@pytest.mark.parametrize(
+    ("offset", "content", "why"),
+    [(0, b"notsegmt", "checksum is wrong"), (8, b"\x63\x00", "newer than this program")],
+)
+def test_a_segment_header_with_a_good_checksum_and_another_head(
+    offset: int, content: bytes, why: str
+) -> None:
+    data = bytearray(encode_segment_header(SegmentHeader(MIRROR, 1, 1, 1 << 26)))
+    end = len(bytes(data).rstrip(b"\0"))
+    (at,) = [at for at in range(end - 4, end + 1) if _crc_at(data, at) == crc32c(bytes(data[:at]))]
+    data[offset : offset + len(content)] = content
+    struct.pack_into("<I", data, at, crc32c(bytes(data[:at])))
+    with pytest.raises(Damaged, match=why):
+        decode_segment_header(bytes(data))
+
+
+def test_a_segment_header_with_a_wrong_checksum() -> None:
+    data = bytearray(encode_segment_header(SegmentHeader(MIRROR, 1, 1, 1 << 26)))
+    data[20] ^= 1
+    with pytest.raises(Damaged, match="checksum is wrong"):
+        decode_segment_header(bytes(data))
+
+
+def _crc_at(data: bytearray, at: int) -> int:
+    (crc,) = struct.unpack_from("<I", data, at)
+    return int(crc)
+
+
 @given(st.binary(max_size=400))
 def test_arbitrary_bytes_are_damaged(data: bytes) -> None:
     with pytest.raises(Damaged):

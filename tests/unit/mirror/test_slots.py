@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import random
+import struct
 from dataclasses import replace
 
+import msgpack
 import pytest
+from awscrt.checksums import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +26,8 @@ from appliance.engine.mirror.slots import (
     encode_slot,
 )
 from appliance.engine.mirror.superblock import (
+    SUPERBLOCK_KIND,
+    SUPERBLOCK_PATH,
     Superblock,
     SuperblockFile,
     format_drive,
@@ -34,6 +39,7 @@ from appliance.engine.mirror.witness import Witness, WitnessFile, create_witness
 from tests.crash.simulated import Power, PowerCut, SimulatedDisk
 
 HISTORY = successor((), number=1, epoch_id="aa" * 16, in_sync=("A" * 32, "B" * 32))
+HEAD_BYTES = SLOT_BYTES - PAYLOAD_BYTES_MAX
 DRIVE = Superblock("A" * 32, "serial", "label", "cc" * 16, 1 << 26, 3, 4, HISTORY)
 
 
@@ -55,6 +61,55 @@ def test_no_flipped_bit_of_a_slot_passes(bit: int) -> None:
     data = bytearray(encode_slot(1, 7, b"payload"))
     data[bit // 8] ^= 1 << bit % 8
     assert isinstance(decode_slot(bytes(data), 1), str)
+
+
+@pytest.mark.parametrize(
+    ("offset", "content", "why"),
+    [(0, b"notslots", "not written by"), (8, b"\x63\x00", "newer"), (8, b"\x00\x00", "newer")],
+)
+def test_a_slot_with_a_good_checksum_and_another_head(
+    offset: int, content: bytes, why: str
+) -> None:
+    data = bytearray(encode_slot(1, 7, b"payload"))
+    head = HEAD_BYTES - 4
+    data[offset : offset + len(content)] = content
+    data[head:HEAD_BYTES] = bytes(4)
+    struct.pack_into("<I", data, head, crc32c(bytes(data)))
+    assert why in str(decode_slot(bytes(data), 1))
+
+
+def test_a_superblock_holds_no_text_without_end() -> None:
+    format_drive(disk().mount(), replace(DRIVE, label="l" * 128))
+    for name in ("drive_id", "serial", "label", "mirror_id"):
+        fresh = disk()
+        with pytest.raises(InvalidInput, match="128 bytes"):
+            format_drive(fresh.mount(), replace(DRIVE, **{name: "l" * 129}))  # type: ignore[arg-type]
+        assert isinstance(read_superblock(fresh.mount()), Blank)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"heartbeat": "7"},
+        {"segment": None},
+        {"created": 1.5},
+        {"history": [[1, "a", "", "not a list", [], False, []]]},
+        {"history": [["1", "a", "", ["A"], [], False, []]]},
+        {"history": [[1, "a", "", ["A"], [["A", "7"]], False, []]]},
+        {"history": [[1, "a", "", ["A"], [], False, "not a list"]]},
+    ],
+)
+def test_fields_of_another_kind_are_no_superblock(fields: dict[str, object]) -> None:
+    """The checksum is right, so it was written so: nothing of it is believed."""
+    whole: dict[str, object] = {
+        "drive": "A", "serial": "", "label": "", "mirror": "", "segment": 0, "heartbeat": 0,
+        "created": 0, "read_errors": 0, "history": [],
+    }  # fmt: skip
+    here = disk()
+    create_slots(here.mount(), SUPERBLOCK_PATH, SUPERBLOCK_KIND, msgpack.packb(whole))
+    assert isinstance(read_superblock(here.mount()), Superblock)
+    create_slots(here.mount(), SUPERBLOCK_PATH, SUPERBLOCK_KIND, msgpack.packb({**whole, **fields}))
+    assert isinstance(read_superblock(here.mount()), Unreadable)
 
 
 @given(st.binary(max_size=SLOT_BYTES + 1))
