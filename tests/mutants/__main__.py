@@ -44,13 +44,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(_told(mutant))
         return 0
     verdicts: list[Verdict] = []
-    began = time.monotonic()
     if mutants:
         with_session(lambda session: verdicts.extend(_try_all(session, mutants, options)))
     survivors = _tell_end(verdicts)
-    if options.publish and len(verdicts) == len(find(ROOT)) + len(chosen(ROOT)):
-        publish("mutants", section(verdicts, time.monotonic() - began))
+    if options.publish:
+        _publish()
     return 1 if survivors else 0
+
+
+def _publish() -> None:
+    """What became of every mutant there is when it was last tried, in one run or in slices. Raises
+    ``SystemExit`` if one was not."""
+    results = _results()
+    names = [mutant.name for mutant in (*find(ROOT), *chosen(ROOT))]
+    untried = [name for name in names if name not in results]
+    if untried:
+        raise SystemExit(f"cannot publish: {len(untried)} mutants are untried; try --untried")
+    publish("mutants", section([results[name] for name in names]))
 
 
 def _tell_end(verdicts: Sequence[Verdict]) -> int:
@@ -194,18 +204,22 @@ def _report(verdict: Verdict, done: int, total: int, elapsed_s: float) -> None:
     )
 
 
-def section(verdicts: Sequence[Verdict], time_s: float) -> dict[str, object]:
+def section(verdicts: Sequence[Verdict]) -> dict[str, object]:
     """For ``figures.publish``."""
     rules = Counter(rule_of(each.name) for each in verdicts)
     caught = [each for each in verdicts if each.caught_by]
+    caught_rules = Counter(rule_of(each.name) for each in caught)
     stages = Counter(each.stage for each in caught)
     rows: dict[str, object] = {
-        "mutants tried": len(verdicts),
+        "mutants": len(verdicts),
         "caught": f"{len(caught):,} ({100 * len(caught) / len(verdicts):.1f} %)",
-        **{f"by rule: {rule}": count for rule, count in sorted(rules.items())},
-        **{f"caught by {stage}": count for stage, count in sorted(stages.items())},
-        "of these by a test that would not end": sum(each.hung for each in caught),
-        "minutes": round(time_s / 60),
+        **{
+            f"rule *{rule}*": f"{caught_rules[rule]} of {count}"
+            for rule, count in sorted(rules.items())
+        },
+        **{f"caught by: {stage}": count for stage, count in sorted(stages.items())},
+        "of these by a test that hung or ended its process": sum(each.hung for each in caught),
+        "minutes, all trials one after the other": round(sum(e.time_s for e in verdicts) / 60),
     }
     return {"title": "Mutants", "command": "make mutants", "rows": rows}
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from appliance.core.errors import InvalidInput, Refused, Unavailable
+from appliance.core.errors import InvalidInput, Refused, Unavailable, Unreachable
 from appliance.engine.mirror.assembly import AssemblyMessage
+from appliance.engine.mirror.launch import open_store
 from appliance.engine.mirror.service import StoreService
 from appliance.engine.mirror.state import StoreSettings
 from appliance.runtime.clock import SystemClock, SystemEntropy
-from appliance.runtime.ipc import Peer
+from appliance.runtime.ipc import Peer, connect
 from appliance.runtime.unix_sockets import Credentials
 
 ORDERS = {"assembly_changed": {}, "override": {}, "resync": "pause", "scrub": "cancel"}
@@ -89,3 +91,26 @@ def test_a_chore_does_not_wait_for_a_store_that_ends() -> None:
 def test_an_assembly_that_cannot_be_read_is_refused(message: object) -> None:
     with pytest.raises(InvalidInput, match="cannot read an assembly"):
         AssemblyMessage.decode(message)
+
+
+def test_a_store_that_cannot_begin_does_not_listen(tmp_path: Path) -> None:
+    """Else the next attempt would find a living one there."""
+
+    async def scenario() -> None:
+        for _ in range(2):
+            with pytest.raises(InvalidInput, match="cannot read an assembly"):
+                await open_store(tmp_path / "s", {"mirror": "m"})
+        with pytest.raises(Unreachable):
+            await connect(tmp_path / "s", role="test")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("message", ["", "begin", None, 7])
+def test_a_word_that_is_no_order_for_a_scrub_is_refused(message: object) -> None:
+    async def scenario() -> None:
+        answer: Any = _service().handlers()["scrub"](_peer(0), message)
+        with pytest.raises(InvalidInput, match="no order for a scrub"):
+            await answer
+
+    asyncio.run(scenario())
