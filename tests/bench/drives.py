@@ -15,6 +15,7 @@ from typing import Final
 FLUSHES_FIELD: Final = 15
 """Index of "flush requests completed" in /sys/block/*/stat (kernel, Documentation/block/stat)."""
 WRITES_FIELD: Final = 4
+SECTORS_WRITTEN_FIELD: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,10 @@ class Drive:
     def writes(self) -> int:
         """Writes the device has completed."""
         return self._stat(WRITES_FIELD)
+
+    def sectors_written(self) -> int:
+        """Sectors of 512 bytes the device has written."""
+        return self._stat(SECTORS_WRITTEN_FIELD)
 
     def _stat(self, index: int) -> int:
         text = Path(f"/sys/block/{Path(self.device).name}/stat").read_text()
