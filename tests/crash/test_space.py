@@ -7,8 +7,10 @@ graces of released blobs and freed segments weigh what they weigh there.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,8 @@ from appliance.core.errors import NoSpace
 from appliance.engine.mirror.blob import file_bytes
 from appliance.engine.mirror.digest import digest
 from appliance.engine.mirror.messages import CommitOrder, Order, Staged
+from appliance.engine.mirror.staged_files import StagingMember
+from appliance.engine.mirror.staging import MirrorBlobWriter, StagedBlob, StagingContext
 from tests.crash.acts import commit, delete, put
 from tests.crash.history import PARTITION
 from tests.crash.machine import SEGMENT_BYTES, SETTINGS, Machine
@@ -68,6 +72,11 @@ class Tenant:
 
     def turn(self, number: int) -> None:
         """One turn of the committer, and the time its bytes would take."""
+        self.put(number)
+        self.pass_time(self.sizes[number] / self.capacity_bytes * FILLED_IN_S)
+
+    def put(self, number: int) -> None:
+        """Anew, in no time."""
         size_bytes = self.sizes[number]
         self.number += 1
         self.written += size_bytes
@@ -79,7 +88,6 @@ class Tenant:
                 [CommitOrder(PARTITION.encode(), request_id, [order], [], [])]
             )
             self.refused += not isinstance(outcome, int)
-        self.pass_time(size_bytes / self.capacity_bytes * FILLED_IN_S)
 
     def _blob(self, size_bytes: int) -> bytes | Staged | None:
         data = self.machine.rng.randbytes(16) * (size_bytes // 16)
@@ -244,3 +252,66 @@ def test_released_blobs_go_sooner_when_room_is_short(scratch: Path) -> None:
     tenant.store.step()
     assert tenant.store.counts()["released_blobs"] == before + 1
     tenant.machine.drop_store()
+
+
+def test_room_is_made_for_a_file_before_it_is_refused(scratch: Path) -> None:
+    """Of what was released just now, after a short grace; and it is said when there is nothing."""
+    tenant = Tenant(scratch / "machine", 16 * MIB, 0.5)
+    tenant.fill()
+    tenant.machine.clock.sleep_s(10)
+    for number in range(len(tenant.sizes) - 20, len(tenant.sizes)):
+        tenant.put(number)
+    store, clock = tenant.store, tenant.machine.clock
+    for disk in tenant.machine.disks.values():
+        disk.capacity_bytes = disk.used_bytes() + tenant.capacity_bytes // 64
+    wanted = file_bytes(2 * STAGED_BYTES)
+    waited_s = 0.0
+    while wait_s := store.make_room(wanted):
+        waited_s += wait_s
+        clock.sleep_s(wait_s)
+    assert 0 < waited_s <= 6
+    assert min(volume.space().free_bytes for volume in store.members.values()) >= wanted
+    with pytest.raises(NoSpace, match="full up to their reserve"):
+        while wait_s := store.make_room(4 * MIB):
+            clock.sleep_s(wait_s)
+    tenant.machine.drop_store()
+
+
+def test_a_file_is_staged_once_the_store_made_room(machine: Machine) -> None:
+    store = machine.open()
+    asked: list[int] = []
+    for disk in machine.disks.values():
+        disk.capacity_bytes = disk.used_bytes() + MIB
+
+    async def make_room(size_bytes: int) -> None:
+        asked.append(size_bytes)
+        if len(asked) > 1:
+            raise NoSpace("full")
+        for disk in machine.disks.values():
+            disk.capacity_bytes += 4 * MIB
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1) as threads:
+            members = {
+                drive: StagingMember(drive, 1, volume, threads, loop.create_future())
+                for drive, volume in store.members.items()
+            }
+            context = StagingContext(
+                "g", machine.entropy, lambda: members, lambda *_: None, 1000, make_room
+            )
+            for volume in store.members.values():
+                volume.make_directory("staging/g")
+            writer = MirrorBlobWriter(context, 2 * MIB)
+            await writer.write(b"x" * 2 * MIB)
+            blob = await writer.finish()
+            assert isinstance(blob, StagedBlob) and blob.size_bytes == 2 * MIB
+            assert asked == [file_bytes(2 * MIB)]
+            again = MirrorBlobWriter(context, 4 * MIB)
+            with pytest.raises(NoSpace):
+                await again.write(b"x" * 4 * MIB)
+            assert len(asked) == 2
+        files = [volume.names("staging/g") for volume in store.members.values()]
+        assert [len(each) for each in files] == [1, 1]
+
+    asyncio.run(scenario())

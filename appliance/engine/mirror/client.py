@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from appliance.core.errors import DriveFault, Unavailable
+from appliance.core.errors import DriveFault, NoSpace, Unavailable
 from appliance.core.ports import Clock, Entropy
 from appliance.core.scrubs import ScrubOrder, ScrubReport
 from appliance.engine.interface import (
@@ -64,6 +64,8 @@ class ClientSettings:
 
     patience_s: float = 30.0
     hedge_s: float = 1.0
+    room_wait_s: float = 20.0
+    """How long a put waits for room that what is dead still takes; longer than its grace."""
     reader_threads: int = 8
 
 
@@ -155,7 +157,7 @@ class MirrorEngine:
         message = encode_commit(partition, batch, request_id)
         blobs = [o.blob for o in batch.operations if isinstance(o, Put) and o.blob is not None]
         if not any(isinstance(blob, StagedBlob) for blob in blobs):
-            version = await self._port.commit(message)
+            version = await self._store(message)
             for blob in blobs:
                 assert isinstance(blob, InlineBlob), "checked by encode_commit"
                 blob.adopted = True
@@ -164,13 +166,29 @@ class MirrorEngine:
         return await asyncio.shield(asyncio.create_task(self._commit_staged(message, blobs)))
 
     async def _commit_staged(self, message: list[object], blobs: Sequence[object]) -> Committed:
-        version = await self._port.commit(message)
+        version = await self._store(message)
         for blob in blobs:
             if isinstance(blob, StagedBlob):
                 blob.settle()
             elif isinstance(blob, InlineBlob):
                 blob.adopted = True
         return Committed(version)
+
+    async def _store(self, message: list[object]) -> int:
+        try:
+            return await self._port.commit(message)
+        except NoSpace:
+            await self._make_room(0)
+        return await self._port.commit(message)
+
+    async def _make_room(self, size_bytes: int) -> None:
+        """Wait until the store has room for a file of so many bytes and what is logged of it.
+        Raises ``NoSpace`` when it has none, or not in time."""
+        deadline_s = self._clock.monotonic_s() + self._settings.room_wait_s
+        while wait_s := await self._port.make_room(size_bytes):
+            if self._clock.monotonic_s() + wait_s > deadline_s:
+                raise NoSpace("cannot store: the mirror's drives make no room fast enough")
+            await asyncio.sleep(wait_s)
 
     def blob_writer(self, size_bytes: int | None = None) -> MirrorBlobWriter:
         """See ``Engine``."""
@@ -268,6 +286,7 @@ class MirrorEngine:
                 self._files.staging_members,
                 self._drive_failed,
                 view.inline_limit_bytes,
+                self._make_room,
                 view.reserve_bytes,
                 self._graveyard,
             )

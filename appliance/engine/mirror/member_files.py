@@ -21,7 +21,7 @@ from appliance.core.ports import Volume
 from appliance.engine.mirror.index import IndexReader
 from appliance.engine.mirror.messages import MembersView
 from appliance.engine.mirror.reader import DriveReader
-from appliance.engine.mirror.staging import StagingMember
+from appliance.engine.mirror.staged_files import StagingMember
 from appliance.engine.mirror.staging_lock import StagingClaim, claim_staging
 from appliance.system.files import DirectoryVolume
 

@@ -42,6 +42,10 @@ class StorePort(Protocol):
         not be learnt in time."""
         ...
 
+    async def make_room(self, size_bytes: int) -> float:
+        """See ``Store.make_room``. Raises ``NoSpace``, ``Unavailable``."""
+        ...
+
     async def health(self) -> Health: ...
 
     async def scrub(self, order: ScrubOrder) -> ScrubReport:
@@ -91,6 +95,10 @@ class LocalPort:
                     raise
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, RETRY_MAX_S)
+
+    async def make_room(self, size_bytes: int) -> float:
+        """See ``StorePort``."""
+        return await self._service.make_room(size_bytes)
 
     async def health(self) -> Health:
         """See ``StorePort``."""
@@ -147,6 +155,10 @@ class PeerPort:
     async def commit(self, message: list[Any]) -> int:
         """See ``StorePort``."""
         return int(await self._call("commit", message))
+
+    async def make_room(self, size_bytes: int) -> float:
+        """See ``StorePort``."""
+        return float(await self._call("make_room", size_bytes))
 
     async def health(self) -> Health:
         """See ``StorePort``."""

@@ -101,6 +101,19 @@ class RoomKeeper:
                 return False
         return self.has_space
 
+    @property
+    def free_bytes(self) -> int:
+        """As last looked at: of the drives, and in the log's segments."""
+        size, planner = self._state.segment_size_bytes, self._state.planner
+        left = size - planner.tail.offset if planner.tail.segment else 0
+        return self.space.free_bytes + planner.table.free_count * size + left
+
+    def takes(self, size_bytes: int) -> bool:
+        """Whether a file of so many bytes, and what is logged of it, are admitted as room was last
+        looked at."""
+        fits = self.space.free_bytes - size_bytes >= self._state.reserve_bytes
+        return fits and self.admits_puts(self._state.segment_size_bytes)
+
     def keeps_enough(self) -> bool:
         """Whether what puts leave alone is there, or can be made whenever it is wanted."""
         state = self._state

@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, Final
 
 from appliance.core.alerts import Alert
-from appliance.core.errors import ApplianceError, DriveFault, Refused, Unavailable
+from appliance.core.errors import ApplianceError, DriveFault, InvalidInput, Refused, Unavailable
 from appliance.core.ports import Clock, Entropy
 from appliance.core.scrubs import ScrubOrder, ScrubReport
 from appliance.engine.interface import Health
@@ -122,6 +122,7 @@ class StoreService:
         """For ``ipc.serve``, together with ``peer_opened`` and ``peer_closed``."""
         return {
             "commit": self._on_commit,
+            "make_room": self._on_make_room,
             "members": self._on_members,
             "suspect": self._on_suspect,
             "health": self._on_health,
@@ -154,6 +155,19 @@ class StoreService:
             task.add_done_callback(lambda done: done.exception())
         else:
             self._thread.put(Commit(order, answer))
+        return answer
+
+    def make_room(self, size_bytes: object) -> asyncio.Future[float]:
+        """See ``Store.make_room``. Raises ``InvalidInput``."""
+        if not isinstance(size_bytes, int) or not 0 <= size_bytes < 2**63:
+            raise InvalidInput(f"cannot make room for {size_bytes!r} bytes")
+        size = size_bytes
+        answer: asyncio.Future[float] = self._loop.create_future()
+
+        def told(wait_s: object, error: Exception | None) -> None:
+            self._deliver([(answer, error if error is not None else wait_s)])
+
+        self._thread.put(Command(lambda store: store.make_room(size), told))
         return answer
 
     def view(self) -> MembersView:
@@ -238,6 +252,9 @@ class StoreService:
 
     def _on_commit(self, _peer: Peer, message: Any) -> asyncio.Future[int]:
         return self.commit(message)
+
+    def _on_make_room(self, _peer: Peer, message: Any) -> asyncio.Future[float]:
+        return self.make_room(message)
 
     async def _on_members(self, _peer: Peer, _message: Any) -> object:
         return self.view().encode()

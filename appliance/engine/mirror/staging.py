@@ -12,19 +12,17 @@ All methods belong to one event loop; the drives are touched in threads beside i
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import mmap
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
 from appliance.core.errors import DriveFault, InvalidInput, NoSpace, Unavailable
-from appliance.core.ports import Buffer, Entropy, File, Volume
+from appliance.core.ports import Buffer, Entropy
 from appliance.engine.mirror.blob import (
     BLOB_ID_BYTES,
     CHUNK_BYTES,
@@ -35,22 +33,20 @@ from appliance.engine.mirror.blob import (
     staged_path,
 )
 from appliance.engine.mirror.format import BLOCK_BYTES
+from appliance.engine.mirror.staged_files import (
+    Copy,
+    StagingMember,
+    Trace,
+    create,
+    discard,
+    drop_later,
+    remove_later,
+)
 
 PIECE_BYTES: Final = 1024 * 1024
 """What is written at once; one such piece is in flight while the next is collected. Past the page
 cache, which would cost more than encrypting: nothing is left to write when it is time to flush."""
 _ROOM_BYTES: Final = PIECE_BYTES // CHUNK_BYTES * FRAME_BYTES + BLOCK_BYTES
-
-
-@dataclass(eq=False, slots=True)
-class StagingMember:
-    """One in-sync drive as the gateway sees it. ``gone`` is done once it no longer is one."""
-
-    drive: str
-    generation: int
-    volume: Volume
-    threads: Executor
-    gone: asyncio.Future[None]
 
 
 class InlineBlob:
@@ -68,48 +64,6 @@ class InlineBlob:
         return len(self.data)
 
 
-@dataclass(slots=True)
-class _Copy:
-    """The blob's file on one drive while it is written."""
-
-    member: StagingMember
-    generation: int
-    file: File
-
-
-@dataclass(slots=True)
-class _Trace:
-    """What must be dropped if no commit takes the blob; shared with its finalizer."""
-
-    path: str
-    graveyard: deque[_Trace]
-    copies: list[_Copy] = field(default_factory=list)
-    settled: bool = False
-
-    def bury(self) -> None:
-        """For finalizers, which run wherever the collector strikes: takes no lock. Whoever owns the
-        graveyard drops what lies in it."""
-        self.graveyard.append(self)
-
-    def drop(self) -> None:
-        """Close and unlink in the drives' threads. Any thread; never raises."""
-        if self.settled:
-            return
-        self.settled = True
-        for copy in list(self.copies):
-            self.give_up(copy)
-
-    def forget(self, copy: _Copy) -> None:
-        """Count on this copy no longer."""
-        self.copies = [other for other in self.copies if other is not copy]
-
-    def give_up(self, copy: _Copy) -> None:
-        """Remove one drive's copy, in that drive's threads. No call on it may be running."""
-        self.forget(copy)
-        with contextlib.suppress(RuntimeError):  # the threads are gone: start-up collects
-            copy.member.threads.submit(_remove, copy, self.path)
-
-
 class StagedBlob:
     """A large blob, flushed on the drives named by ``stamps``: drive to its membership generation
     before the first byte and after the flush."""
@@ -120,7 +74,7 @@ class StagedBlob:
         size_bytes: int,
         directory: str,
         stamps: Mapping[str, tuple[int, int]],
-        trace: _Trace,
+        trace: Trace,
     ) -> None:
         self.blob_id: Final = blob_id
         self.directory: Final = directory
@@ -156,9 +110,11 @@ class StagingContext:
     members: Callable[[], Mapping[str, StagingMember]]
     report: Callable[[str, DriveFault], None]
     inline_limit_bytes: int
+    make_room: Callable[[int], Awaitable[None]]
+    """Has the store give up what is dead for a file of so many bytes. Raises ``NoSpace``."""
     reserve_bytes: int = 0
     """Room that staging leaves to the log: what is stored must still be deletable."""
-    graveyard: deque[_Trace] = field(default_factory=deque)
+    graveyard: deque[Trace] = field(default_factory=deque)
     """What nothing refers to any more; see ``drop_buried``."""
 
     def drop_buried(self) -> None:
@@ -178,7 +134,7 @@ class MirrorBlobWriter:
         self._size = 0
         self._ended = False
         self._blob_id = b""
-        self._trace: _Trace | None = None
+        self._trace: Trace | None = None
         self._finalizer: weakref.finalize[..., MirrorBlobWriter] | None = None
         self._chunks = 0
         self._room = memoryview(b"")
@@ -235,7 +191,7 @@ class MirrorBlobWriter:
             return
         trace = self._trace
         if self._flight is not None and not self._flight.done():
-            self._flight.add_done_callback(partial(_drop_later, trace))
+            self._flight.add_done_callback(partial(drop_later, trace))
         else:
             trace.drop()
 
@@ -252,12 +208,24 @@ class MirrorBlobWriter:
         return stamps
 
     async def _open(self) -> None:
+        try:
+            try:
+                await self._open_copies()
+            except NoSpace:
+                await self._context.make_room(file_bytes(self._known or 0))
+                await self._open_copies()
+        except BaseException:
+            self._ended = True
+            raise
+
+    async def _open_copies(self) -> None:
+        """A file of a fresh name on every member. Raises ``NoSpace``, ``Unavailable``."""
         members = list(self._context.members().values())
         if not members:
             raise Unavailable("cannot store: no drive of the mirror is in sync")
         self._blob_id = self._context.entropy.token(BLOB_ID_BYTES)
         self._room = memoryview(mmap.mmap(-1, _ROOM_BYTES))
-        self._trace = trace = _Trace(
+        self._trace = trace = Trace(
             staged_path(self._context.directory, self._blob_id), self._context.graveyard
         )
         self._finalizer = weakref.finalize(self, trace.bury)
@@ -266,7 +234,7 @@ class MirrorBlobWriter:
         opening = [
             asyncio.wrap_future(
                 member.threads.submit(
-                    _create, member.volume, trace.path, expected, self._context.reserve_bytes
+                    create, member.volume, trace.path, expected, self._context.reserve_bytes
                 )
             )
             for member in members
@@ -274,11 +242,11 @@ class MirrorBlobWriter:
         try:
             for member, future in zip(members, opening, strict=True):
                 if await self._came_back(member, future):
-                    trace.copies.append(_Copy(member, member.generation, future.result()))
+                    trace.copies.append(Copy(member, member.generation, future.result()))
         except BaseException:
-            self._ended = True
+            trace.settled = True  # each file goes by itself, once it is made
             for member, future in zip(members, opening, strict=True):
-                future.add_done_callback(partial(_discard, member, trace))
+                future.add_done_callback(partial(discard, member, trace))
             raise
         if not trace.copies:
             self._ended = True
@@ -319,7 +287,7 @@ class MirrorBlobWriter:
             end += padding
         return end
 
-    async def _each(self, work: Callable[[_Copy], None]) -> None:
+    async def _each(self, work: Callable[[Copy], None]) -> None:
         """Do it on every copy side by side; a copy whose drive fails is given up."""
         assert self._trace is not None, "only staged blobs have copies"
         trace = self._trace
@@ -330,7 +298,7 @@ class MirrorBlobWriter:
         for copy, future in working:
             if not await self._came_back(copy.member, future):
                 trace.forget(copy)
-                future.add_done_callback(partial(_remove_later, trace, copy))
+                future.add_done_callback(partial(remove_later, trace, copy))
         if not trace.copies:
             raise Unavailable("cannot store: every drive of the mirror failed")
 
@@ -351,43 +319,6 @@ class MirrorBlobWriter:
         return False
 
 
-def _flush(copy: _Copy, length: int) -> None:
+def _flush(copy: Copy, length: int) -> None:
     copy.file.truncate(length)  # the last block was written whole
     copy.file.flush()
-
-
-def _drop_later(trace: _Trace, flight: asyncio.Task[None]) -> None:
-    if not flight.cancelled():
-        flight.exception()  # nobody waits for the outcome of what is dropped
-    trace.drop()
-
-
-def _remove_later(trace: _Trace, copy: _Copy, future: asyncio.Future[None]) -> None:
-    if not future.cancelled():
-        future.exception()  # reported already, or of a drive that is gone
-    trace.give_up(copy)
-
-
-def _create(volume: Volume, path: str, length: int | None, reserve_bytes: int) -> File:
-    if volume.space().free_bytes - (length or 0) < reserve_bytes:
-        raise DriveFault(volume.name, f"making {path}", errno.ENOSPC, "the reserve is reached")
-    file = volume.open(path, write=True, create=True, direct=True)
-    if length is not None:
-        try:
-            file.allocate(length)
-        except DriveFault:
-            file.close()
-            volume.unlink(path)
-            raise
-    return file
-
-
-def _discard(member: StagingMember, trace: _Trace, future: asyncio.Future[File]) -> None:
-    if not future.cancelled() and future.exception() is None:
-        trace.give_up(_Copy(member, member.generation, future.result()))
-
-
-def _remove(copy: _Copy, path: str) -> None:
-    copy.file.close()
-    with contextlib.suppress(DriveFault):  # adopted meanwhile, or the drive is gone
-        copy.member.volume.unlink(path)

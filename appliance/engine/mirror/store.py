@@ -158,6 +158,12 @@ class Store:
         ``MembershipChanged``."""
         return bool(self._blobs.lacking(self._state.members, staged))
 
+    def make_room(self, size_bytes: int) -> float:
+        """See ``Upkeep.make_room``."""
+        self._state.check_running()
+        with self._trust.while_it_holds():
+            return self._upkeep.make_room(size_bytes)
+
     # -- members -------------------------------------------------------------------------------
 
     @property

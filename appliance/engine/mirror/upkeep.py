@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, TypeAlias
 
+from appliance.core.errors import NoSpace
 from appliance.core.ports import Volume
 from appliance.engine.mirror.adoption import BlobKeeper, staging_directories, unlink_quietly
 from appliance.engine.mirror.blob import BLOB_DIRECTORY, blob_id_of
@@ -22,9 +23,20 @@ from appliance.engine.mirror.glance import advice_words
 from appliance.engine.mirror.room import RoomKeeper
 from appliance.engine.mirror.state import MirrorState
 from appliance.engine.mirror.steady import SteadyTime
+from appliance.engine.mirror.victims import Zeal
 
 RELEASE_AT_ONCE: Final = 256
 RELEASE_GRACE_UNDER_PRESSURE_S: Final = 60.0
+RELEASE_GRACE_OUT_OF_ROOM_S: Final = 5.0
+"""When a put would be refused. Who reads a blob that goes looks its key up again, but a long read
+of an object in parts may end early."""
+GAIN_SHARE: Final = 16
+"""Of a segment: compaction that gains less is not asked for more."""
+ASK_SOON_S: Final = 0.01
+ASK_AGAIN_S: Final = 0.5
+FULL_FOR_S: Final = 1.0
+"""Nothing that is dead is looked for again so soon after none was found."""
+FULL_WORDS: Final = "cannot store: the mirror's drives are full up to their reserve"
 WAL_PAGES_MAX: Final = 8 * 1024
 STAGING_EVERY_S: Final = 30.0
 SWEEP_LANE: Final = "sweep"
@@ -58,6 +70,7 @@ class Upkeep:
         self._beat_at_s = state.clock.monotonic_s() + state.settings.heartbeat_every_s
         self._sweep_at_s = float("-inf")
         self._sweep_failed = False
+        self._full_until_s = float("-inf")
         self._checkpointed_bytes = 0
         self._unswept = [f"{number:02x}" for number in range(256)]
 
@@ -117,12 +130,38 @@ class Upkeep:
         if waiting and self._state.dropped_blobs is None:
             self._committer.enter_segment()
 
-    def release(self) -> None:
+    def make_room(self, size_bytes: int) -> float:
+        """Room for a file of so many bytes beside the reserve, and for what is logged of it, before
+        it is refused: 0 when it is there, else the seconds after which to ask again, because some
+        of what is dead goes only then. Raises ``NoSpace``, ``Stopped``."""
+        state, room = self._state, self._room
+        now_s = state.clock.monotonic_s()
+        room.look()
+        if room.takes(size_bytes):
+            return 0.0
+        if now_s < self._full_until_s:
+            raise NoSpace(FULL_WORDS)
+        self.release(grace_s=min(state.settings.release_grace_s, RELEASE_GRACE_OUT_OF_ROOM_S))
+        before = room.free_bytes
+        self._compactor.compact(Zeal.SHORT)
+        self.give_back()
+        room.look()
+        if room.takes(size_bytes):
+            return 0.0
+        if room.free_bytes - before >= state.segment_size_bytes // GAIN_SHARE:
+            return ASK_SOON_S
+        if state.index.released(state.clock.now_ns(), 1):
+            return ASK_AGAIN_S
+        self._full_until_s = now_s + FULL_FOR_S
+        raise NoSpace(FULL_WORDS)
+
+    def release(self, *, grace_s: float | None = None) -> None:
         """Unlink blob files whose records are gone long enough; under pressure sooner."""
         state = self._state
-        grace_s = state.settings.release_grace_s
-        if self._room.is_short:
-            grace_s = min(grace_s, RELEASE_GRACE_UNDER_PRESSURE_S)
+        if grace_s is None:
+            grace_s = state.settings.release_grace_s
+            if self._room.is_short:
+                grace_s = min(grace_s, RELEASE_GRACE_UNDER_PRESSURE_S)
         if self._steady.steady_for_s() < grace_s:
             return  # a clock that was set makes what was released just now look old
         now_ns = state.clock.now_ns()
