@@ -14,12 +14,12 @@ import pytest
 
 from appliance.core.errors import DriveFault, InvalidInput, NoSpace, Unavailable
 from appliance.engine.mirror.blob import decode_chunks, staged_path
+from appliance.engine.mirror.staged_files import StagingMember
 from appliance.engine.mirror.staging import (
     PIECE_BYTES,
     MirrorBlobWriter,
     StagedBlob,
     StagingContext,
-    StagingMember,
 )
 from tests.crash.simulated import Operation, Power, SeededEntropy, SimulatedDisk
 
@@ -66,12 +66,16 @@ async def house(reserve_bytes: int = 0) -> AsyncIterator[House]:
     def seen() -> Mapping[str, StagingMember]:
         return dict(members)
 
+    async def no_room(_size_bytes: int) -> None:
+        raise NoSpace("the store has none")
+
     context = StagingContext(
         "gateway-1",
         SeededEntropy(random.Random(2)),
         seen,
         lambda drive, fault: reported.append(drive),
         INLINE_BYTES,
+        no_room,
         reserve_bytes,
     )
     yield House(disks, members, context, reported)
@@ -147,7 +151,7 @@ def test_a_full_drive_is_not_reported_and_nothing_is_left(kind: str) -> None:
     async def scenario(home: House) -> None:
         home.fail(kind, errno.ENOSPC, "drive-b")
         writer = home.writer(len(DATA))
-        with pytest.raises(NoSpace, match="drive-b"):
+        with pytest.raises(NoSpace):
             await writer.write(DATA)
             await writer.finish()
         assert home.reported == []
