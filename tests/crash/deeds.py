@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from appliance.engine.mirror.segment import segment_path
 from tests.crash.machine import DRIVES
 from tests.crash.rot import spoilt_part
 from tests.crash.scrubbing import scrub
@@ -23,7 +24,8 @@ Act: TypeAlias = Callable[[World], None]
 @dataclass(frozen=True, slots=True)
 class Deed:
     """``weight``: how often it is drawn. ``needs``: how many members, 0 for any. ``is_counted``:
-    its cuts are a fault class that must have its share. ``is_plain``: no member comes or goes."""
+    its cuts are a fault class that must have its share. ``is_plain``: no member comes or goes.
+    ``variants``: how many crashes of each of its moments are tried."""
 
     name: str
     act: Act
@@ -31,19 +33,26 @@ class Deed:
     needs: int
     is_counted: bool
     is_plain: bool
+    variants: int
 
 
 DEEDS: Final[dict[str, Deed]] = {}
 
 
 def deed(
-    name: str, weight: int, *, needs: int = 0, is_counted: bool = False, is_plain: bool = True
+    name: str,
+    weight: int,
+    *,
+    needs: int = 0,
+    is_counted: bool = False,
+    is_plain: bool = True,
+    variants: int = 2,
 ) -> Callable[[Act], Act]:
     """Put a deed into the registry."""
 
     def register(act: Act) -> Act:
         assert name not in DEEDS, f"there is a deed {name} already"
-        DEEDS[name] = Deed(name, act, weight, needs, is_counted, is_plain)
+        DEEDS[name] = Deed(name, act, weight, needs, is_counted, is_plain, variants)
         return act
 
     return register
@@ -58,7 +67,7 @@ def lawful(world: World, *, plain: bool) -> list[Deed]:
     ]
 
 
-@deed("commit", 14)
+@deed("commit", 14, variants=3)
 def _commit(world: World) -> None:
     world.commit(world.rng.choice((1, 1, 2, 3)))
 
@@ -77,7 +86,7 @@ def _upkeep(world: World) -> None:
     world.machine.store.step()
 
 
-@deed("heartbeat", 1)
+@deed("heartbeat", 3, variants=4)
 def _heartbeat(world: World) -> None:
     """An hour goes by."""
     assert world.machine.store is not None, "it is open"
@@ -96,7 +105,7 @@ def _roll_over(world: World) -> None:
     store.step()
 
 
-@deed("compaction", 3, is_counted=True)
+@deed("compaction", 3, is_counted=True, variants=1)
 def _compaction(world: World) -> None:
     """What lives in a log segment that is partly dead is moved, and the segment freed."""
     store = world.machine.store
@@ -121,18 +130,30 @@ def _abandon(world: World) -> None:
     world.machine.store.step()
 
 
-@deed("scrub", 3, needs=2, is_counted=True)
+@deed("scrub", 5, needs=2, is_counted=True, variants=8)
 def _scrub(world: World) -> None:
     """Both copies are read and compared, after some of one rotted, and what is bad is mended."""
     if not world.under_fire:
-        drive = world.rng.choice(DRIVES)
-        disk = world.machine.disks[drive]
-        world.rotten = frozenset({drive})
-        for _ in range(3):
-            path, at, data = spoilt_part(disk.frozen().everything(), world.rng)
-            disk.overwrite(path, at, data)
+        spoil_a_drive(world)
     scrub(world.machine)
-    world.rotten = frozenset()
+    if not world.under_fire:
+        world.rotten = frozenset()
+
+
+def spoil_a_drive(world: World) -> None:
+    """Some of one drive rots, where the store has something: not in a segment that it has prepared
+    and not taken into its table yet."""
+    store = world.machine.store
+    assert store is not None, "it is open"
+    known = {segment_path(state.segment) for state in store._state.planner.table.states()}
+    drive = world.rng.choice(DRIVES)
+    disk = world.machine.disks[drive]
+    for _ in range(3):
+        image = disk.frozen().everything()
+        inside = {p: c for p, c in image.items() if p in known or p.startswith("blob/")}
+        path, at, data = spoilt_part(inside, world.rng)
+        disk.overwrite(path, at, data)
+    world.rotten = frozenset({drive})
 
 
 @deed("restart", 2, is_counted=True)
@@ -143,12 +164,12 @@ def _restart(world: World) -> None:
     world.open()
 
 
-@deed("leave", 2, needs=2, is_counted=True, is_plain=False)
+@deed("leave", 5, needs=2, is_counted=True, is_plain=False, variants=12)
 def _leave(world: World) -> None:
     world.leave(world.rng.choice(DRIVES), pulled=world.rng.random() < 0.5)
 
 
-@deed("resync", 9, needs=1, is_counted=True, is_plain=False)
+@deed("resync", 9, needs=1, is_counted=True, is_plain=False, variants=4)
 def _resync(world: World) -> None:
     """The drive that is away comes back."""
     if world.away:

@@ -2,8 +2,9 @@
 
 ``python -m tests.crash.explore --states 3000 --seed 1`` visits 3,000 distinct states from seed 1
 on; ``--seed 17 --episodes 1`` repeats the states of seed 17, and so whatever failed there.
-``--workers`` spreads the seeds over processes, ``--publish`` keeps the figures for
-``docs/RELIABILITY.md``.
+``--workers`` spreads the seeds over processes, each for a few seeds only, so that hours of it need
+no more memory than minutes. Ctrl-C ends it with the figures so far. ``--publish`` keeps the figures
+for ``docs/RELIABILITY.md``. What failed first is kept in ``var/crash-failures``.
 """
 
 from __future__ import annotations
@@ -12,20 +13,19 @@ import argparse
 import logging
 import pickle
 import shutil
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Final
 
-from tests.crash.episode import Broken, Episode
+from tests.crash.episode import Episode
 from tests.crash.figures import publish
 from tests.crash.machine import scratch_directory
 from tests.crash.tally import WORK_SHARE_MIN, Tally
+from tests.crash.visits import Broken
+from tests.crash.workers import Crowd
 
-SEEDS_EACH: Final = 100_000_000
-"""Between the first seeds of two workers."""
+LONG_COMMAND: Final = "make crash-long"
 
 
 def explore(first_seed: int, *, states: int = 0, episodes: int = 0, show: bool = False) -> Tally:
@@ -51,56 +51,25 @@ def explore(first_seed: int, *, states: int = 0, episodes: int = 0, show: bool =
     return tally
 
 
-def explore_beside(first_seed: int, *, states: int, workers: int, show: bool = False) -> Tally:
-    """The same with several processes. Raises ``Broken``."""
-    kept = Path(tempfile.mkdtemp(prefix="tallies-"))
-    share = -(-states // workers)
-    running = [
-        subprocess.Popen(
-            [
-                *(sys.executable, "-m", "tests.crash.explore", "--states", str(share)),
-                *("--seed", str(first_seed + number * SEEDS_EACH)),
-                *("--tally", str(kept / str(number))),
-            ],
-            stdout=None if show else subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(workers)
-    ]
-    tally = Tally()
-    try:
-        for number, worker in enumerate(running):
-            _, trouble = worker.communicate()
-            if worker.returncode:
-                raise Broken(trouble)
-            tally.merge(pickle.loads((kept / str(number)).read_bytes()))
-    finally:
-        for worker in running:
-            worker.kill()
-            worker.wait()
-        shutil.rmtree(kept)
-    return tally
-
-
-def report(tally: Tally, seconds: float) -> str:
+def report(tally: Tally, seconds: float, seeds: str) -> str:
     """In words."""
-    worked = 100 * tally.worked / max(tally.states, 1)
+    states = max(tally.states, 1)
     lines = [
         f"{tally.states:,} distinct states in {seconds:.0f} s "
-        f"({tally.states / max(seconds, 1e-9):.0f} per second), {tally.episodes} episodes, "
-        f"{tally.injected_runs:,} runs with a fault in them",
-        f"recovery had work in {worked:.0f} %; copies compared in {tally.copies_compared:,}",
+        f"({tally.states / max(seconds, 1e-9):.0f} per second), seeds from {seeds} on, "
+        f"{tally.episodes} episodes, {tally.injected_runs:,} runs with a fault in them",
+        f"recovery had work in {100 * tally.worked / states:.0f} %;"
+        f" copies compared in {tally.copies_compared:,}",
         *(f"  {share:5.1f} %  {name}" for name, share in tally.shares().items()),
         *(
-            f"  {100 * count / tally.states:5.1f} %  recovery: {name}"
+            f"  {100 * count / states:5.1f} %  recovery: {name}"
             for name, count in sorted(tally.by_work.items())
         ),
     ]
     return "\n".join(lines)
 
 
-def section(tally: Tally, seconds: float, first_seed: int) -> dict[str, object]:
+def section(tally: Tally, seconds: float, *, seeds: str, command: str) -> dict[str, object]:
     """For ``figures.publish``."""
     rows = {
         "distinct states, each recovered and judged": tally.states,
@@ -112,11 +81,11 @@ def section(tally: Tally, seconds: float, first_seed: int) -> dict[str, object]:
         "double faults reported with what they cost": tally.losses_told,
         "right refusals to serve": tally.refused,
         "fault classes below their 1 %": ", ".join(tally.short()) or "none",
-        "first seed": str(first_seed),
+        "first seed": seeds,
     }
     return {
         "title": "Simulated drives",
-        "command": "make crash-long",
+        "command": command,
         "rows": rows,
         "shares": {name: round(share, 1) for name, share in tally.shares().items()},
     }
@@ -142,25 +111,30 @@ def main() -> int:
     arguments = parser.parse_args()
     logging.disable(logging.CRITICAL)
     began = time.monotonic()
+    crowd = Crowd(arguments.workers, states=arguments.states, show=True)
     try:
-        if arguments.workers > 1:
-            tally = explore_beside(
-                arguments.seed, states=arguments.states, workers=arguments.workers, show=True
-            )
+        if arguments.tally is None and not arguments.episodes:
+            crowd.run(arguments.seed)
+            tally = crowd.tally
         else:
+            show = arguments.tally is None
             tally = explore(
-                arguments.seed, states=arguments.states, episodes=arguments.episodes, show=True
+                arguments.seed, states=arguments.states, episodes=arguments.episodes, show=show
             )
-    except Broken as broken:
+    except (Broken, KeyboardInterrupt) as broken:
         print(broken, file=sys.stderr)
-        return 1
+        if crowd.tally.states:
+            print(report(crowd.tally, time.monotonic() - began, str(arguments.seed)))
+        return 1 if isinstance(broken, Broken) else 130
     seconds = time.monotonic() - began
-    print(report(tally, seconds))
     if arguments.tally is not None:
         arguments.tally.write_bytes(pickle.dumps(tally))
+        return 0
+    print(report(tally, seconds, str(arguments.seed)))
     if not arguments.publish:
         return 0
-    publish("states", section(tally, seconds, arguments.seed))
+    seeds = str(arguments.seed)
+    publish("states", section(tally, seconds, seeds=seeds, command=LONG_COMMAND))
     wrong = lacking(tally)
     if wrong:
         print("\n".join(wrong), file=sys.stderr)

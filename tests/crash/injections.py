@@ -1,4 +1,4 @@
-"""Injections: faults that strike one drive at its N-th operation while the store runs.
+"""Injections: faults that strike a drive, both drives or W at the N-th operation of a run.
 
 Owns how each is put on a simulated drive. Two families: the drive says that it failed (EIO, full, a
 short write, a call that does not come back), or it lies (a write is lost or lands elsewhere, a
@@ -10,16 +10,19 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final
 
 from appliance.core.errors import DriveFault, DriveTimeout
 from tests.crash.images import BLOCK_BYTES
-from tests.crash.machine import WITNESS
+from tests.crash.machine import DRIVES, WITNESS
 from tests.crash.simulated import ROOMY_BYTES, Operation, SimulatedDisk
 from tests.crash.world import World
 
 STRIKES_MAX: Final = 60
 """A drive that fails for ever ends the run here: somebody switches the machine off."""
+HANG_STRIKES: Final = 9
+"""Calls that do not come back while both drives hang for a time."""
 
 
 class SwitchedOff(BaseException):
@@ -28,13 +31,14 @@ class SwitchedOff(BaseException):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of fault. ``lies``: nobody is told. ``writes_only``: counts writes alone."""
+    """One kind of fault. ``lies``: nobody is told. ``writes_only``: counts writes alone.
+    ``looks``: strikes what only looks, too, once it has struck for good."""
 
     name: str
     strike: Callable[[SimulatedDisk, Operation, World], None]
     lies: bool = False
     writes_only: bool = False
-    may_persist: bool = True
+    looks: bool = False
 
 
 def _fail(disk: SimulatedDisk, operation: Operation, _world: World) -> None:
@@ -78,73 +82,126 @@ def _lie(disk: SimulatedDisk, _operation: Operation, _world: World) -> None:
     disk.lies_about_flushes = True
 
 
-KINDS: Final = (
-    Kind("EIO", _fail),
-    Kind("hang", _hang),
-    Kind("no space", _fill_up),
-    Kind("short write", _cut_short, writes_only=True),
-    Kind("lost write", _lose, lies=True, writes_only=True, may_persist=False),
-    Kind("misdirected write", _misdirect, lies=True, writes_only=True, may_persist=False),
-    Kind("lost flushes", _lie, lies=True, may_persist=False),
-)
+EIO: Final = Kind("EIO", _fail, looks=True)
+HANG: Final = Kind("hang", _hang, looks=True)
+NO_SPACE: Final = Kind("no space", _fill_up)
+SHORT_WRITE: Final = Kind("short write", _cut_short, writes_only=True)
+LOST_WRITE: Final = Kind("lost write", _lose, lies=True, writes_only=True)
+MISDIRECTED_WRITE: Final = Kind("misdirected write", _misdirect, lies=True, writes_only=True)
+LOST_FLUSHES: Final = Kind("lost flushes", _lie, lies=True)
+
+
+class Where(Enum):
+    """Whom a fault strikes."""
+
+    DRIVE = "one drive"
+    BOTH = "both drives"
+    WITNESS = "W"
 
 
 @dataclass(frozen=True, slots=True)
-class Injection:
-    """One fault on one drive (or on W), at its ``number``-th operation from now on."""
+class Attack:
+    """A kind of fault, whom it strikes, and whether it stays. ``label``: the fault class of the
+    states it leads to."""
 
     kind: Kind
-    drive: str
-    number: int
+    where: Where
     persistent: bool
+    label: str
 
-    @property
-    def label(self) -> str:
-        """The fault class of the states it leads to."""
-        if self.drive == WITNESS:
-            return "witness fails"
-        if not self.kind.may_persist:
-            return self.kind.name
-        return f"{self.kind.name}, {'persistent' if self.persistent else 'once'}"
+
+ATTACKS: Final = (
+    *(
+        Attack(kind, Where.DRIVE, stays, f"{kind.name}, {'persistent' if stays else 'once'}")
+        for kind in (EIO, HANG, NO_SPACE, SHORT_WRITE)
+        for stays in (False, True)
+    ),
+    *(
+        Attack(kind, Where.DRIVE, False, kind.name)
+        for kind in (LOST_WRITE, MISDIRECTED_WRITE, LOST_FLUSHES)
+    ),
+    *(Attack(HANG, Where.BOTH, stays, "both drives hang") for stays in (False, True)),
+    Attack(NO_SPACE, Where.BOTH, True, "both drives full"),
+    *(Attack(EIO, Where.WITNESS, stays, "witness fails") for stays in (False, True)),
+    Attack(HANG, Where.WITNESS, True, "witness hangs"),
+    Attack(NO_SPACE, Where.WITNESS, True, "witness full"),
+    *(Attack(kind, Where.WITNESS, False, "witness lies") for kind in (LOST_WRITE, LOST_FLUSHES)),
+)
+
+
+class Injection:
+    """One attack at the ``number``-th operation of a drive from ``install`` on; 0: never, only
+    counting how many there are."""
+
+    def __init__(self, attack: Attack, drive: str, number: int) -> None:
+        self.attack: Final = attack
+        self.drive: Final = WITNESS if attack.where is Where.WITNESS else drive
+        self.number: Final = number
+        self.seen = 0
+        """Operations that could have been struck."""
+        self._strikes = 0
 
     def install(self, world: World) -> None:
         """From now on."""
-        disk = disk_of(world, self.drive)
-        seen = strikes = 0
+        for name in self._struck():
+            disk = disk_of(world, name)
+            disk.hook = self._hook(disk, world)
+            if self.attack.kind.looks:
+                disk.look_hook = self._look_hook(disk, world)
 
+    def _struck(self) -> tuple[str, ...]:
+        return DRIVES if self.attack.where is Where.BOTH else (self.drive,)
+
+    def _hook(self, disk: SimulatedDisk, world: World) -> Callable[[Operation], None]:
         def hook(operation: Operation) -> None:
-            nonlocal seen, strikes
-            if self.kind.writes_only and operation.kind != "write":
+            if self.attack.kind.writes_only and operation.kind != "write":
                 return
-            seen += 1
-            if seen == self.number or (self.persistent and seen > self.number):
-                world.injected = True
-                strikes += 1
-                if strikes > STRIKES_MAX:
-                    raise SwitchedOff
-                self.kind.strike(disk, operation, world)
+            self.seen += 1
+            if self._is_due(world):
+                self.attack.kind.strike(disk, operation, world)
 
-        disk.hook = hook
+        return hook
+
+    def _look_hook(self, disk: SimulatedDisk, world: World) -> Callable[[str, str], None]:
+        def hook(kind: str, path: str) -> None:
+            if world.injected and self._is_due(world):
+                self.attack.kind.strike(disk, Operation(0, kind, path), world)
+
+        return hook
+
+    def _is_due(self, world: World) -> bool:
+        if self.number == 0 or self.seen < self.number or not self._goes_on():
+            return False
+        if not world.injected:
+            world.injected = True
+            world.is_survivable = self._is_survivable(world)
+            world.recorder.start()
+            world.recorder.mark("the fault strikes")
+        self._strikes += 1
+        if self._strikes > STRIKES_MAX:
+            raise SwitchedOff
+        return True
+
+    def _is_survivable(self, world: World) -> bool:
+        """Whether the mirror must go on: not without the only drive that is in sync."""
+        if self.attack.where is not Where.DRIVE:
+            return True
+        return bool(world.in_sync() - {self.drive})
+
+    def _goes_on(self) -> bool:
+        if self.attack.persistent:
+            return True
+        if self.attack.where is Where.BOTH:
+            return self._strikes < HANG_STRIKES
+        return self.seen == self.number
 
     def relent(self, world: World) -> None:
         """Called between deeds: what struck once is over."""
-        if world.injected and not self.persistent:
-            disk_of(world, self.drive).capacity_bytes = ROOMY_BYTES
+        if world.injected and not self.attack.persistent:
+            for name in self._struck():
+                disk_of(world, name).capacity_bytes = ROOMY_BYTES
 
 
 def disk_of(world: World, drive: str) -> SimulatedDisk:
     """A drive's, or W's."""
     return world.machine.witness if drive == WITNESS else world.machine.disks[drive]
-
-
-def count_operations(world: World, drive: str, *, writes_only: bool) -> Callable[[], int]:
-    """Counts from now on; call the result for how many there were."""
-    seen = 0
-
-    def hook(operation: Operation) -> None:
-        nonlocal seen
-        if operation.kind == "write" or not writes_only:
-            seen += 1
-
-    disk_of(world, drive).hook = hook
-    return lambda: seen

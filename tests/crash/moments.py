@@ -44,9 +44,13 @@ class Recorder:
         for disk in self.disks.values():
             disk.power.observer = self._observe
 
-    def _observe(self, disk: SimulatedDisk, kind: str, path: str) -> None:
+    def mark(self, operation: str) -> None:
+        """One moment: now."""
         drives = {name: one.frozen() for name, one in self.disks.items()}
-        self.moments.append(Moment(drives, f"{kind} {path} on {disk.name}", self.note()))
+        self.moments.append(Moment(drives, operation, self.note()))
+
+    def _observe(self, disk: SimulatedDisk, kind: str, path: str) -> None:
+        self.mark(f"{kind} {path} on {disk.name}")
 
     def pair(self, lanes: Mapping[str, list[Moment]], rng: random.Random) -> None:
         """Add pairings of what concurrent calls did, each list one lane's moments in order."""

@@ -6,6 +6,7 @@ import random
 
 from appliance.engine.mirror.slots import SLOT_BYTES
 from tests.crash.images import BLOCK_BYTES, SECTOR_BYTES, Content, Image
+from tests.crash.world import IndexFiles
 
 _KINDS = {"log": 6, "blob": 3, "superblock": 2, "losses": 1}
 
@@ -30,6 +31,29 @@ def spoilt_part(image: Image, rng: random.Random) -> tuple[str, int, bytes]:
 def spoil_content(content: Content, rng: random.Random) -> Content:
     """A bit, a sector, a block, or a whole block from elsewhere, as a misdirected write leaves."""
     return content.patched(*_part(content, rng))
+
+
+def spoil_index(files: IndexFiles, rng: random.Random) -> IndexFiles:
+    """The index with one bit flipped somewhere in a file of it, or a page torn: half of it is from
+    another place or zeros; or its write-ahead log ends early."""
+    name = rng.choice(sorted(name for name, data in files.items() if data))
+    data = bytearray(files[name])
+    at = rng.randrange(len(data))
+    fate = rng.randrange(4 if name.endswith("-wal") else 3)
+    if fate < 2:
+        data[at] ^= 1 << rng.randrange(8)
+    elif fate == 2:
+        page = at - at % BLOCK_BYTES
+        start = page + rng.choice((0, BLOCK_BYTES // 2))
+        source = rng.randrange(0, len(data), BLOCK_BYTES)
+        torn = rng.choice(
+            (bytes(BLOCK_BYTES // 2), bytes(data[source : source + BLOCK_BYTES // 2]))
+        )
+        length = min(len(torn), len(data) - start)
+        data[start : start + length] = torn[:length]
+    else:
+        del data[at:]
+    return {**files, name: bytes(data)}
 
 
 def _choose(image: Image, rng: random.Random) -> tuple[str, Content]:

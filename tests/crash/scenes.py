@@ -46,6 +46,8 @@ class Scene:
     fails: str = ""
     """A drive that fails while the machine starts."""
     fails_at: int = 0
+    index_rots: bool = False
+    """Bytes of the index's files are not what was written."""
     extra: Mapping[str, object] = field(default_factory=dict)
 
     @property
@@ -61,6 +63,8 @@ class Scene:
         return total & ((1 << 128) - 1)
 
 
+DRAWS_MAX: Final = 4
+"""Of faults for one scene, until one can strike there."""
 Draw: TypeAlias = Callable[[Scene, "Past", random.Random], Scene | None]
 
 
@@ -320,10 +324,14 @@ SCENES: Final[Sequence[tuple[Draw, int]]] = (
 )
 
 
-def draw_scene(scene: Scene, past: Past, rng: random.Random) -> Scene | None:
-    """The scene with one more fault; None where it cannot strike."""
-    draw = rng.choices([draw for draw, _ in SCENES], [weight for _, weight in SCENES])[0]
-    return draw(scene, past, rng)
+def draw_scene(scene: Scene, past: Past, rng: random.Random) -> Scene:
+    """The scene with one more fault, if one that is drawn can strike here."""
+    draws, weights = [draw for draw, _ in SCENES], [weight for _, weight in SCENES]
+    for draw in rng.choices(draws, weights, k=DRAWS_MAX):
+        drawn = draw(scene, past, rng)
+        if drawn is not None:
+            return drawn
+    return scene
 
 
 def _older(scene: Scene, past: Past, name: str, rng: random.Random) -> Image | None:

@@ -1,33 +1,66 @@
 """Crash states of the real engine on simulated drives, see ``episode``: a few, and many.
 
-One seed replays a failure: ``python -m tests.crash.explore --seed N --episodes 1``.
+Half of the many come from seeds that never change, half from seeds that change with every commit,
+so that what is explored grows. ``STATES=`` says how many, ``SEED=`` from which seed on instead;
+``PUBLISH_FIGURES=1`` keeps the figures for ``docs/RELIABILITY.md``. One seed replays a failure:
+``python -m tests.crash.explore --seed N --episodes 1``.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.crash.explore import explore, explore_beside, report
-from tests.crash.tally import WORK_SHARE_MIN
+from tests.crash.explore import explore, lacking, report, section
+from tests.crash.figures import publish
+from tests.crash.workers import Crowd
 
-FEW_STATES = 400
-MANY_STATES = 4_000
+FIRST_SEED = 2
+FEW_EPISODES = 2
+MANY_STATES = 100_000
 WORKERS = 2
 
 
+def seed_of_commit() -> int:
+    """Another one for every commit, above all fixed ones; without a history, always the same."""
+    asked = subprocess.run(
+        ["git", "rev-parse", "HEAD"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return 1_000_000 * (1 + int(asked.stdout[:6] or "0", 16))
+
+
 def test_a_few_states() -> None:
-    tally = explore(1, states=FEW_STATES)
-    assert tally.states >= FEW_STATES
-    assert tally.copies_compared > FEW_STATES // 4
+    """One run with cuts and one with faults."""
+    tally = explore(FIRST_SEED, episodes=FEW_EPISODES)
+    assert tally.states > 300
+    assert tally.injected_runs > 20
+    assert tally.copies_compared > tally.states // 4
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)
-def test_thousands_of_states() -> None:
+@pytest.mark.timeout(3000)
+def test_every_fault_has_its_share_of_many_states() -> None:
+    states = int(os.environ.get("STATES", MANY_STATES))
+    chosen = os.environ.get("SEED")
+    seeds = [int(chosen)] if chosen else [FIRST_SEED, seed_of_commit()]
     began = time.monotonic()
-    tally = explore_beside(1, states=MANY_STATES, workers=WORKERS)
-    print(report(tally, time.monotonic() - began))
-    assert tally.states >= MANY_STATES
-    assert tally.worked > WORK_SHARE_MIN * tally.states
+    crowd = Crowd(WORKERS, states=-(-states // len(seeds)))
+    print(f"\nseeds from {' and '.join(map(str, seeds))} on")
+    for seed in seeds:
+        crowd.run(seed)
+    seconds = time.monotonic() - began
+    told = " and ".join(map(str, seeds))
+    print(report(crowd.tally, seconds, told))
+    assert crowd.tally.states >= states
+    assert lacking(crowd.tally) == [] or states < MANY_STATES
+    if os.environ.get("PUBLISH_FIGURES") == "1":
+        command = f"STATES={states} .venv/bin/pytest -s tests/crash/test_states.py"
+        publish("states", section(crowd.tally, seconds, seeds=told, command=command))

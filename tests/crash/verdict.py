@@ -16,7 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from appliance.core.errors import ApplianceError, DataLost, EngineError, Refused
+from appliance.core.errors import (
+    ApplianceError,
+    Damaged,
+    DataLost,
+    EngineError,
+    Refused,
+    Unavailable,
+)
 from appliance.engine.interface import Charge
 from appliance.engine.mirror.assembled import Orders
 from appliance.engine.mirror.digest import digest
@@ -24,7 +31,9 @@ from appliance.engine.mirror.format import encode_charges
 from appliance.engine.mirror.messages import CommitOrder, Order
 from appliance.engine.mirror.reader import DriveReader, MirrorReader
 from appliance.engine.mirror.scrub import PROVEN, REBUILT
+from appliance.engine.mirror.state import Stopped
 from appliance.engine.mirror.store import Store
+from appliance.engine.mirror.suspects import index_damage
 from tests.crash.history import PARTITION, Contents, Kept, contents_of
 from tests.crash.machine import MIRROR_ID, Machine
 from tests.crash.moments import Moment, RecordedLanes, Recorder
@@ -35,6 +44,7 @@ from tests.crash.world import write_files
 
 _LOST_BATCHES: Final = re.compile(r"\(batches (\d+) to (\d+|unknown)\)")
 _LATER_KEY: Final = b"written later"
+_LATER: Final = Kept(b"later", b"y" * 3000, 1)
 
 
 class Failed(AssertionError):
@@ -62,6 +72,9 @@ class Trial:
         write_files(directory / "index", scene.index)
         self.machine = Machine.holding(seed, directory, scene.images, clock)
         self._recorder: Recorder | None = None
+        self._went_on = False
+        self._index_is_bad = scene.index_rots
+        """Whether somebody may still meet a bad page, once."""
         if record:
             disks = {**self.machine.disks, "witness": self.machine.witness}
             self._recorder = Recorder(disks, lambda: scene.note)
@@ -73,14 +86,32 @@ class Trial:
         ``Failed``."""
         try:
             return self._run(go_on=go_on)
+        except (Unavailable, Damaged) as trouble:
+            if not self._index_is_bad:
+                raise
+            self._condemn_index(trouble)
+            return self._run(go_on=go_on)
         finally:
             self.machine.drop_store()
+
+    def _condemn_index(self, trouble: ApplianceError) -> None:
+        """Somebody met a bad page: the service proves it and starts anew, without that index."""
+        self._index_is_bad = False
+        store = self.machine.store
+        if store is not None and not isinstance(trouble, Stopped):
+            damage = index_damage(store._state.index.path)
+            _demand(damage is not None, f"a bad index cannot be proven: {trouble}")
+            assert damage is not None, "demanded"
+            store.condemn_index(damage)
+        self.machine.drop_store()
 
     def _run(self, *, go_on: bool) -> Verdict:
         verdict, scene = Verdict(), self._scene
         try:
             store = self._open()
         except EngineError as error:
+            if self._index_is_bad and isinstance(error, Stopped):
+                raise  # a page that nobody had read before: the next start does without
             return self._refused(verdict, error)
         except Refused as error:
             return self._refused(verdict, error)
@@ -160,6 +191,8 @@ class Trial:
                     raise Failed(f"the drives read differently\n{difference(own, [found])}")
             _demand(not machine.suspects, f"bad copies on sound drives: {machine.suspects}")
             allowed = [scene.note.acked, *scene.note.pending]
+            if self._went_on:
+                allowed += [{**state, _LATER_KEY: _LATER} for state in allowed]
             if found not in allowed:
                 raise Failed(difference(found, allowed))
             charged = sum(kept.charge for kept in found.values())
@@ -262,12 +295,13 @@ class Trial:
         """Another commit, upkeep, another start, perhaps without the index: all is still there."""
         machine = self.machine
         charges = encode_charges([Charge(b"n", 1)])
-        order = Order(_LATER_KEY, b"1:later", charges, b"y" * 3000)
+        order = Order(_LATER_KEY, b"1:" + _LATER.value, charges, _LATER.blob)
+        self._went_on = True
         (outcome,) = store.commit([CommitOrder(PARTITION.encode(), b"\xff" * 16, [order], [], [])])
         _demand(isinstance(outcome, int), f"a commit is refused: {outcome}")
         store.checkpoint()
         store.step()
-        expected = {**found, _LATER_KEY: Kept(b"later", b"y" * 3000, 1)}
+        expected = {**found, _LATER_KEY: _LATER}
         before = set(store.members)
         machine.drop_store()
         if machine.rng.random() < 0.5:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -19,9 +19,11 @@ from appliance.engine.interface import Charge
 from appliance.engine.mirror.format import encode_charges
 from appliance.engine.mirror.messages import CommitOrder, Order, Staged
 from appliance.engine.mirror.state import Stopped
-from tests.crash.history import PARTITION, Contents, Kept
-from tests.crash.machine import WITNESS, Machine
+from tests.crash.history import PARTITION, Contents, Kept, contents_of
+from tests.crash.images import Image
+from tests.crash.machine import DRIVES, WITNESS, Machine
 from tests.crash.moments import RecordedLanes, Recorder
+from tests.crash.simulated import SimulatedClock
 
 SEGMENT_BYTES: Final = 64 * 1024
 KEYS: Final = [b"key-%02d" % number for number in range(8)]
@@ -49,6 +51,25 @@ class Note(NamedTuple):
     rotten: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """A machine that is switched off, and all that is known of it: where runs may begin."""
+
+    images: Mapping[str, Image]
+    index: IndexFiles
+    acked: Contents
+    pending: tuple[Contents, ...]
+    last_order: CommitOrder | None
+    written_by: Mapping[bytes, int]
+    request_number: int
+    number: int
+    away: str
+    rotten: frozenset[str]
+    now_ns: int
+    must_start: bool
+    """Whether it must serve though one of its drives, or W, fails now."""
+
+
 @dataclass(slots=True)
 class Model:
     """``acked``: what must be there. ``pending``: what may be there instead. ``written_by``: the
@@ -73,11 +94,10 @@ class Model:
 class World:
     """One machine and all that is known of it."""
 
-    def __init__(self, seed: int | str, directory: Path) -> None:
+    def __init__(self, seed: int | str, directory: Path, stand: Stand | None = None) -> None:
+        """A new machine, or one that goes on from a ``stand``. Not switched on yet."""
         self.rng: Final = random.Random(f"world {seed}")
-        self.machine: Final = Machine(
-            f"machine {seed}", directory, segment_size_bytes=SEGMENT_BYTES
-        )
+        self.machine: Final = _machine(f"machine {seed}", directory, stand)
         self.model: Final = Model()
         self.index_copies: Final[list[IndexFiles]] = []
         self.deed = ""
@@ -92,8 +112,49 @@ class World:
         """Whether a fault is put in while it runs: then commits come one by one, because some may
         be refused, and nothing else rots."""
         disks = {**self.machine.disks, WITNESS: self.machine.witness}
+        self.is_survivable = True
+        """Whether the mirror must go on in spite of the fault that struck."""
         self.recorder: Final = Recorder(disks, self._note)
+        self._in_sync = frozenset(DRIVES)
         self._number = 0
+        if stand is not None:
+            self._take(stand)
+
+    def _take(self, stand: Stand) -> None:
+        self.model.acked, self.model.pending = stand.acked, stand.pending
+        self.model.last_order, self.model.written_by = stand.last_order, stand.written_by
+        self.model.request_number, self._number = stand.request_number, stand.number
+        self.away, self.rotten = stand.away, stand.rotten
+        if not stand.must_start:
+            self._in_sync = frozenset()
+        if stand.away:
+            self.machine.disks[stand.away].pull()
+
+    def stand(self) -> Stand:
+        """Switch off now, in peace: nothing that the drives' caches hold is lost."""
+        machine = self.machine
+        machine.drop_store()
+        disks = {**machine.disks, WITNESS: machine.witness}
+        images = {name: disk.frozen().everything() for name, disk in disks.items()}
+        stand = self.stand_at(self._note(), images, read_files(machine.index_directory))
+        return replace(stand, away=self.away, must_start=not self.away)
+
+    def stand_at(self, note: Note, images: Mapping[str, Image], index: IndexFiles) -> Stand:
+        """What a crash left of the machine; all drives are there when it is switched on again."""
+        return Stand(
+            images,
+            index,
+            note.acked,
+            note.pending,
+            note.last_order,
+            note.written_by,
+            self.model.request_number,
+            self._number,
+            "",
+            note.rotten,
+            note.now_ns + 1_000_000_000,
+            must_start=note.is_quiet and note.in_sync == frozenset(DRIVES),
+        )
 
     def _note(self) -> Note:
         model, store = self.model, self.machine.store
@@ -112,6 +173,13 @@ class World:
             self.rotten,
         )
 
+    def in_sync(self) -> frozenset[str]:
+        """Who surely has all that is acknowledged: as far as is known while it is closed."""
+        store = self.machine.store
+        if store is not None:
+            self._in_sync = frozenset(store.members) - {self.away}
+        return self._in_sync
+
     def open(self) -> None:
         """Open the store, recorded. Raises what a refused start raises."""
         self.machine.open(lanes=RecordedLanes(self.machine.rng, self.recorder))
@@ -120,13 +188,23 @@ class World:
 
     def reopen(self) -> bool:
         """Start again, as a service does that stopped. False: it cannot be for now."""
+        self.in_sync()
         self.machine.drop_store()
         self.is_quiet = False
         try:
             self.open()
+            self.settle()
         except ApplianceError:
             return False
         return True
+
+    def settle(self) -> None:
+        """What was under way is there now, or it never will be: read which. Raises
+        ``AssertionError`` if neither the one nor the other is there."""
+        with self.machine.reader() as reader:
+            found = contents_of(reader)
+        assert found in self.model.allowed, f"neither old nor new: {sorted(found)}"
+        self.model.settle(found)
 
     def copy_index(self) -> None:
         """Keep the index as it lies there now."""
@@ -247,6 +325,13 @@ class World:
             store.abandon_resync(resync)
             raise
         self.away, self.is_quiet = "", True
+
+
+def _machine(seed: str, directory: Path, stand: Stand | None) -> Machine:
+    if stand is None:
+        return Machine(seed, directory, segment_size_bytes=SEGMENT_BYTES)
+    write_files(directory / "index", stand.index)
+    return Machine.holding(seed, directory, stand.images, SimulatedClock(stand.now_ns))
 
 
 def read_files(directory: Path) -> IndexFiles:
