@@ -244,11 +244,17 @@ def test_a_drive_that_hangs_in_compaction_and_takes_no_vote_leaves(
     first, other = store.members
     _half_dead(store)
     hang = Hang(machine, first)
+    hang.on("read", "log/")
     store._compactor._choose(Zeal.SHORT)
-    hang.on("")
-    while store._compactor._victim is not None and len(store.members) == 2:
+    while not hang.struck.wait(0.01):
         machine.clock.sleep_s(0.1)
         store.work()
+    hang.on("")
+    batches = store.counts()["batches"]
+    while len(store.members) == 2:
+        machine.clock.sleep_s(0.1)
+        store.work()
+        assert store.counts()["batches"] == batches, "nothing was written that it was late for"
     assert list(store.members) == [other]
     commit(store, put(b"more", 5000))
     hang.end()

@@ -40,7 +40,12 @@ from appliance.engine.mirror.settling import settle_epoch
 from appliance.engine.mirror.starts import Starts
 from appliance.engine.mirror.state import Callbacks, MirrorState, StoreSettings, reserve_for
 from appliance.engine.mirror.superblock import Blank, SuperblockFile, Unreadable
-from appliance.engine.mirror.votes import VoteFailed, Votes, WitnessHome, generation_of
+from appliance.engine.mirror.votes import (
+    VoteFailed,
+    Votes,
+    WitnessHome,
+    generation_of,
+)
 from appliance.engine.mirror.witness import WitnessFile
 
 KEPT: Final = {
@@ -192,6 +197,7 @@ class _Start:
         recovery.rebuilt_index = position is None
         recovery.replayed_batches = self._replay(position, recovery)
         opened = self._opened(roll, segment_size, recovery, [])
+        # Not for reading alone either when W is lacking for it: the last batch may yet be void.
         settle_epoch(opened.state, serve, self._others, [v.name for v in self._assembly.volumes])
         for superblock in self._others.values():
             superblock.close()

@@ -189,13 +189,14 @@ class Votes:
         self._change(plan, history, {**others, **_superblocks(members)})
 
     def catch_up(self, drives: Mapping[str, SuperblockFile], behind: tuple[str, ...]) -> None:
-        """Write the winning history to the voters that lack it, in the order given. Raises
-        ``VoteFailed``."""
+        """Write the winning history to the voters that lack it, in the order given. W is done
+        without where two drives have it. Raises ``VoteFailed``."""
         for voter in behind:
             fault = self._write(voter, drives, self._history, hold=False)
-            if fault is not None:
-                reason = f"cannot bring {voter} up to the epoch that counts: {fault}"
-                raise VoteFailed(reason, None if voter == WITNESS else fault)
+            if fault is None or (voter == WITNESS and len(self.epoch.in_sync) > 1):
+                continue
+            reason = f"cannot bring {voter} up to the epoch that counts: {fault}"
+            raise WitnessMissing(reason) if voter == WITNESS else VoteFailed(reason, fault)
 
     def beat(self, members: Mapping[str, Member]) -> Mapping[str, DriveFault]:
         """Raise the heartbeat: W first, so that a W below a drive is an old copy. A W that does not
