@@ -204,6 +204,16 @@ class StoreSection:
         "How long a drive of a mirror is missing before a spare takes its place.",
         **between(0, 30 * 86_400),
     )
+    trim_interval_days: float = setting(
+        7.0,
+        "Days between two times that drives are told what is free (discard); 0 for never.",
+        **between(0, 365),
+    )
+    trim_freed_percent: float = setting(
+        10.0,
+        "Freed share of a drive, in percent, that it is told of sooner, once a day at most.",
+        **between(1, 100),
+    )
     scrub_interval_days: float = setting(
         30.0,
         "Days of service between two scrubs of a mirror, up to a tenth of them less; 0 for none but"

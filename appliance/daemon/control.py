@@ -26,6 +26,7 @@ from appliance.control.disks.bay import Bay
 from appliance.control.disks.manager import Disks
 from appliance.control.disks.permissions import Owners, service_owners
 from appliance.control.disks.replacement import SparePolicy
+from appliance.control.disks.trimming import TrimPolicy
 from appliance.control.keys.files import read_master_key, read_recovery_public
 from appliance.control.keys.vault import Vault
 from appliance.control.tls.certificates import Certificates
@@ -179,6 +180,7 @@ class Control:
             override=self._mirrors.override,
             order=self._mirrors.order,
             spare_policy=spare_policy_of(config),
+            trim_policy=trim_policy_of(config),
         )
         parts = Parts(
             self._disks,
@@ -313,6 +315,11 @@ def _share(path: Path, owners: Owners | None) -> None:
     """Let the service's processes connect."""
     if owners is not None:
         os.chown(path, -1, owners.service_group)
+
+
+def trim_policy_of(config: Config) -> TrimPolicy:
+    """When free space is given back to the drives, as configured."""
+    return TrimPolicy(config.store.trim_interval_days * 86_400.0, config.store.trim_freed_percent)
 
 
 def spare_policy_of(config: Config) -> SparePolicy:

@@ -7,12 +7,13 @@ threads; nothing here decides whether a drive may be claimed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from appliance.core.drives import Drive
+from appliance.core.ports import Space
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,19 @@ class Bay(Protocol):
 
     def answers(self, drive: Drive) -> bool:
         """Whether the drive reads, past every cache."""
+        ...
+
+    def space(self, drive_id: str) -> Space:
+        """Room on a mounted drive."""
+        ...
+
+    def pieces(self, drive_id: str) -> Sequence[tuple[int, int]]:
+        """What ``trim`` is to be called with, to cover a mounted drive: (start, length)."""
+        ...
+
+    def trim(self, drive_id: str, start: int, length: int) -> int | None:
+        """Tell the device which blocks of a mounted drive's piece are free; how many bytes that
+        is. None where there is nobody to tell. Idempotent."""
         ...
 
     def watch(self, callback: Callable[[], None]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,8 @@ from appliance.control.disks.bay import Mounted
 from appliance.control.disks.permissions import Owners, make_private
 from appliance.core.drives import Drive, DriveKind, Signature, is_our_label, label_of
 from appliance.core.errors import DriveFault
-from appliance.system import block, mount, udev
+from appliance.core.ports import Space
+from appliance.system import block, mount, trim, udev
 
 # Composites and media that are no drives: their parts, if any, are listed themselves.
 _NO_DRIVES: Final = ("ram", "zram", "sr", "fd", "dm-", "md")
@@ -133,6 +134,18 @@ class BlockBay:
             if target.parent == self._directory and entry.file_system == "xfs":
                 found[target.name] = Mounted(target.name, entry.source, target)
         return found
+
+    def space(self, drive_id: str) -> Space:
+        """Of its file system."""
+        return trim.space(self._directory / drive_id)
+
+    def pieces(self, drive_id: str) -> Sequence[tuple[int, int]]:
+        """Of its file system."""
+        return trim.pieces(self._directory / drive_id)
+
+    def trim(self, drive_id: str, start: int, length: int) -> int | None:
+        """Discard what XFS does not use."""
+        return trim.trim(self._directory / drive_id, start, length)
 
     def answers(self, drive: Drive) -> bool:
         """One direct read of the first block."""

@@ -14,6 +14,7 @@ from typing import Final
 from appliance.control.disks.bay import Mounted
 from appliance.core.drives import Drive, DriveKind, Signature
 from appliance.core.errors import Refused
+from appliance.core.ports import Space
 
 IDENTITY_FILE: Final = "drive-id"
 """Stands for the file system's UUID, which a directory has not."""
@@ -74,6 +75,19 @@ class DirectoryBay:
     def mounted(self) -> Mapping[str, Mounted]:
         """What ``mount`` was asked for."""
         return dict(self._mounted)
+
+    def space(self, drive_id: str) -> Space:
+        """Of the file system it lies in."""
+        found = os.statvfs(self._mounted[drive_id].path)
+        return Space(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
+
+    def pieces(self, drive_id: str) -> Sequence[tuple[int, int]]:
+        """Its file system is somebody else's to trim."""
+        return []
+
+    def trim(self, drive_id: str, start: int, length: int) -> int | None:
+        """Nobody is told."""
+        return None
 
     def answers(self, drive: Drive) -> bool:
         """Whether it is still the same directory of ours."""

@@ -38,6 +38,7 @@ from appliance.control.disks.permissions import (
 from appliance.control.disks.reality import BLOCKING_S_MAX, Reality, Subscriber
 from appliance.control.disks.replacement import SparePolicy
 from appliance.control.disks.succession import LOOK_EVERY_S, HealthOf, Succession
+from appliance.control.disks.trimming import Trimming, TrimPolicy
 from appliance.core.admin import DriveReport, DriveState, MirrorReport
 from appliance.core.decisions import Choice
 from appliance.core.drives import Drive, label_of, resolve
@@ -90,6 +91,7 @@ class Disks:
         override: Override = no_override,
         order: OrderOf = no_order,
         spare_policy: SparePolicy | None = None,
+        trim_policy: TrimPolicy | None = None,
         look_every_s: float = LOOK_EVERY_S,
     ) -> None:
         self._bay = bay
@@ -113,14 +115,17 @@ class Disks:
             spare_policy or SparePolicy(),
             look_every_s=look_every_s,
         )
+        self._trimming = Trimming(self._reality, bay, clock, trim_policy or TrimPolicy())
 
     async def start(self) -> None:
         """Every drive of ours that is there is in its place on return; later ones follow live."""
         await self._reality.start()
         self._succession.start()
+        self._trimming.start()
 
     async def close(self) -> None:
         """Stop watching and working. Mounts stay: the stores outlive this process."""
+        await self._trimming.close()
         await self._succession.close()
         await self._book.close()
         await self._reality.close()

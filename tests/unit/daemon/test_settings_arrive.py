@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from appliance.daemon.config import Config, GatewaySection, StoreSection
-from appliance.daemon.control import spare_policy_of
+from appliance.daemon.control import spare_policy_of, trim_policy_of
 from appliance.daemon.gateway import front_limits_of
 from appliance.daemon.store import store_settings_of
 
@@ -33,8 +33,8 @@ def _with(section: str, key: str) -> Config:
 @pytest.mark.parametrize("key", _keys(StoreSection, STOPS))
 def test_a_key_of_the_store_changes_one_setting(key: str) -> None:
     changed = _with("store", key)
-    before = (store_settings_of(Config()), spare_policy_of(Config()))
-    after = (store_settings_of(changed), spare_policy_of(changed))
+    whose = (store_settings_of, spare_policy_of, trim_policy_of)
+    before, after = ([settings(config) for settings in whose] for config in (Config(), changed))
     assert [_differing(*pair) for pair in zip(before, after, strict=True)].count(1) == 1
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from appliance.control.disks.bay import Mounted
 from appliance.core.drives import Drive, DriveKind, Signature, label_of
 from appliance.core.errors import DriveFault
+from appliance.core.ports import Space
 
 
 @dataclass(slots=True)
@@ -37,6 +38,9 @@ class FakeBay:
     on_mount: Callable[[], None] = lambda: None
     closed: bool = False
     mistakes: int = 0
+    spaces: dict[str, Space] = field(default_factory=dict)
+    trimmed: list[tuple[str, int, int]] = field(default_factory=list)
+    not_to_be_told: set[str] = field(default_factory=set)
 
     def attach(
         self, serial: str, node: str, content: Path | None = None, size_bytes: int = 10**12
@@ -98,6 +102,18 @@ class FakeBay:
 
     def mounted(self) -> Mapping[str, Mounted]:
         return dict(self.places)
+
+    def space(self, drive_id: str) -> Space:
+        return self.spaces.get(drive_id, Space(10**12, 10**12))
+
+    def pieces(self, drive_id: str) -> Sequence[tuple[int, int]]:
+        return [(0, 10), (10, 5)]
+
+    def trim(self, drive_id: str, start: int, length: int) -> int | None:
+        if drive_id in self.not_to_be_told:
+            return None
+        self.trimmed.append((drive_id, start, length))
+        return length
 
     def answers(self, drive: Drive) -> bool:
         return not self.slots[drive.node].dead
