@@ -184,7 +184,7 @@ class StoreSection:
         **between(1, 100),
     )
     resync_threads: int = setting(
-        4,
+        8,
         "Objects that are copied at a time when a drive is brought in and no client is active.",
         **between(1, 64),
     )

@@ -1,29 +1,36 @@
 """A full resync of a mixed load, and what clients notice of it.
 
-    python -m tests.bench.resync [--gigabytes 10] [--scratch DIRECTORY]
+    python -m tests.bench.resync [--gigabytes 10] [--times 3] [--saturate] [--scratch DIRECTORY]
 
 Needs root and fio. Four XFS file systems on loop devices with direct I/O: a mirror of two, filled
-with objects of which half the bytes are inline, then an empty drive is brought in twice, once with
-nobody there and once while clients read and write. Prints MiB/s as a share of what fio says the
-drives do in the same run, and the clients' p50 and p99 before and during; asserts nothing.
+with objects of which half the bytes are inline; then an empty drive is brought in again and again,
+with nobody there, while clients read and write at a steady pace, and, with ``--saturate``, while
+four writers never rest. Prints MiB/s, and as a share of what fio says that the slower drive does
+just before, and the clients' p50 and p99 before and during: each time, and the medians. Asserts
+nothing. ``--gigabytes 1 --times 1`` takes a minute or two; small figures suffer from what is to be
+made once, the free segments of the log.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import os
 import random
+import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 import psutil
 import uvloop
 
+from appliance.core.errors import NoSpace
 from appliance.engine.interface import Batch, Health, Partition, Put
 from appliance.engine.mirror.client import MirrorEngine
 from appliance.engine.mirror.connecting import connect_engine
@@ -40,6 +47,13 @@ FILLERS: Final = 12
 CLIENTS: Final = 8
 EVERY_S: Final = 0.02
 """How often each client asks for something."""
+DRIVES: Final = ("a", "b", "c", "d")
+IDLE_AFTER_S: Final = 3.0
+"""After the last request of a client: by then clients do not count as active any more."""
+BEFORE_S: Final = 10.0
+WRITERS: Final = 4
+KEYS_AT_ONCE: Final = 100
+"""Of a writer that never rests, which then writes over the first of them."""
 
 
 @dataclass(slots=True)
@@ -48,14 +62,18 @@ class Latencies:
 
     taken_s: dict[str, list[float]] = field(default_factory=lambda: {"put": [], "get": []})
 
+    def percentile_ms(self, kind: str, share: float) -> float:
+        """So many of this kind took no longer."""
+        ordered = sorted(self.taken_s[kind])
+        return 1000 * ordered[int(len(ordered) * share)]
+
     def words(self) -> str:
         """p50 and p99 of each kind."""
-        found = []
-        for kind, taken in self.taken_s.items():
-            ordered = sorted(taken) or [0.0]
-            p50, p99 = (ordered[int(len(ordered) * share)] * 1000 for share in (0.5, 0.99))
-            found.append(f"{kind} {len(taken)}: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
-        return "; ".join(found)
+        return "; ".join(
+            f"{kind} {len(taken)}: p50 {self.percentile_ms(kind, 0.5):.1f} ms, "
+            f"p99 {self.percentile_ms(kind, 0.99):.1f} ms"
+            for kind, taken in self.taken_s.items()
+        )
 
 
 async def _put(engine: MirrorEngine, key: bytes, data: bytes) -> None:
@@ -156,19 +174,120 @@ async def bring_in(
         peer.close()
 
 
-async def measure(home: Path, drives: Sequence[Drive], total_bytes: int) -> None:
+@dataclass(slots=True)
+class Bench:
+    """An open mirror of drive ``a`` and another one, and two to be brought in in turn."""
+
+    home: Path
+    drives: Mapping[str, Drive]
+    store: StoreProcess
+    engine: MirrorEngine
+    inline: int
+    times: int
+    count: int = 0
+
+    def prepare(self) -> tuple[str, float]:
+        """The next drive, emptied, and what the slower of it and its source does by itself in
+        MiB/s. Blocking: nobody may be measured meanwhile."""
+        new = ("c", "d")[self.count % 2]
+        self.count += 1
+        for path in self.drives[new].mount.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        speeds = [
+            min(sequential_mib_per_second([self.drives[name]], kind))
+            for name in (new, "a")
+            for kind in ("write", "read")
+        ]
+        return new, min(speeds)
+
+    async def bring_in(self, new: str) -> tuple[float, float]:
+        """MiB that were to be moved at the beginning, and seconds."""
+        message = assembly(self.home, {"a": self.drives["a"], new: self.drives[new]})
+        last, took_s = await bring_in(self.store.socket, self.engine, message, new)
+        return last.resync_total / MIB, took_s
+
+    async def idle(self) -> None:
+        """With nobody there."""
+        shares, rates = [], []
+        process = psutil.Process(self.store.pid)
+        for _ in range(self.times):
+            new, speed = self.prepare()
+            await asyncio.sleep(IDLE_AFTER_S)
+            spent_s = -sum(process.cpu_times()[:2])
+            moved, took_s = await self.bring_in(new)
+            spent_s += sum(process.cpu_times()[:2])
+            rates.append(moved / took_s)
+            shares.append(100 * moved / took_s / speed)
+            print(
+                f"resync, idle: {moved:.0f} MiB in {took_s:.1f} s, {rates[-1]:.0f} MiB/s, "
+                f"{shares[-1]:.0f} % of the slower drive's {speed:.0f}; "
+                f"{1000 * spent_s / moved:.1f} ms of processor time per MiB",
+                flush=True,
+            )
+        print(f"median: {median(rates):.0f} MiB/s, {median(shares):.0f} %", flush=True)
+
+    async def busy(self) -> None:
+        """While clients work at their pace."""
+        ratios: dict[str, list[float]] = {"put": [], "get": []}
+        for _ in range(self.times):
+            new, _ = self.prepare()
+            async with Clients(self.engine, self.inline) as before:
+                await asyncio.sleep(BEFORE_S)
+            print(f"clients before: {before.words()}", flush=True)
+            async with Clients(self.engine, self.inline) as during:
+                moved, took_s = await self.bring_in(new)
+            print(
+                f"resync, clients active: {moved:.0f} MiB in {took_s:.1f} s, "
+                f"{moved / took_s:.0f} MiB/s\nclients during: {during.words()}",
+                flush=True,
+            )
+            for kind, found in ratios.items():
+                found.append(during.percentile_ms(kind, 0.99) / before.percentile_ms(kind, 0.99))
+        words = ", ".join(f"{kind} {median(found):.1f}" for kind, found in ratios.items())
+        print(f"median of p99 during over p99 before: {words}", flush=True)
+
+    async def saturated(self) -> None:
+        """While writers never rest: how long it takes, and what they write meanwhile."""
+        new, _ = self.prepare()
+        over, written = asyncio.Event(), 0
+        data = os.urandom(max(FILE_SIZES))
+
+        async def write(number: int) -> None:
+            nonlocal written
+            for count in itertools.count():
+                if over.is_set():
+                    return
+                size = (INLINE_BYTES, *FILE_SIZES)[count % (1 + len(FILE_SIZES))]
+                key = b"saturate/%d/%08d" % (number, count % KEYS_AT_ONCE)
+                try:
+                    await _put(self.engine, key, data[:size])
+                except NoSpace:  # what was written over is given back later only
+                    await asyncio.sleep(EVERY_S)
+                else:
+                    written += size
+
+        writers = [asyncio.create_task(write(number)) for number in range(WRITERS)]
+        moved, took_s = await self.bring_in(new)
+        over.set()
+        await asyncio.gather(*writers)
+        print(
+            f"resync, {WRITERS} writers that never rest: in sync after {took_s:.1f} s, "
+            f"{moved:.0f} MiB at its beginning, {written / MIB:.0f} MiB written meanwhile",
+            flush=True,
+        )
+
+
+async def measure(home: Path, drives: Sequence[Drive], options: argparse.Namespace) -> None:
     """Everything, one line each."""
-    a, b, c, d = drives
-    (writes,), (reads,) = (sequential_mib_per_second([c], kind) for kind in ("write", "read"))
-    speed = min(writes, reads)
-    print(f"fio, one drive alone: write {writes:.0f} MiB/s, read {reads:.0f} MiB/s", flush=True)
+    named = dict(zip(DRIVES, drives, strict=True))
+    total_bytes = int(options.gigabytes * 1e9)
     make_mirror(
         MIRROR_ID,
-        [DrivePath("a", a.mount, "a"), DrivePath("b", b.mount, "b")],
+        [DrivePath(name, named[name].mount, name) for name in ("a", "b")],
         index_directory=home / "index",
         witness_file=home / "witness" / "w",
     )
-    store = StoreProcess(home, assembly(home, {"a": a, "b": b}))
+    store = StoreProcess(home, assembly(home, {name: named[name] for name in ("a", "b")}))
     await store.start()
     engine = await connect_engine(store.socket, role="gateway")
     try:
@@ -177,29 +296,11 @@ async def measure(home: Path, drives: Sequence[Drive], total_bytes: int) -> None
         inline = await fill(engine, total_bytes)
         rate = total_bytes / MIB / (time.monotonic() - began)
         print(f"filled with {total_bytes / 1e9:.1f} GB at {rate:.0f} MiB/s", flush=True)
-        async with Clients(engine, inline) as before:
-            await asyncio.sleep(20)
-        print(f"clients before: {before.words()}", flush=True)
-        await asyncio.sleep(5)
-        process = psutil.Process(store.pid)
-        spent_s = -sum(process.cpu_times()[:2])
-        last, took_s = await bring_in(store.socket, engine, assembly(home, {"a": a, "c": c}), "c")
-        spent_s += sum(process.cpu_times()[:2])
-        moved = last.resync_total / MIB
-        print(
-            f"resync, idle: {moved:.0f} MiB in {took_s:.1f} s, {moved / took_s:.0f} MiB/s, "
-            f"{100 * moved / took_s / speed:.0f} % of the drive's {speed:.0f}; "
-            f"{1000 * spent_s / moved:.1f} ms of processor time per MiB",
-            flush=True,
-        )
-        async with Clients(engine, inline) as during:
-            await asyncio.sleep(2)
-            message = assembly(home, {"a": a, "d": d})
-            last, took_s = await bring_in(store.socket, engine, message, "d")
-        moved = last.resync_total / MIB
-        print(f"resync, clients active: {moved:.0f} MiB in {took_s:.1f} s, "
-              f"{moved / took_s:.0f} MiB/s")  # fmt: skip
-        print(f"clients during: {during.words()}")
+        bench = Bench(home, named, store, engine, inline, options.times)
+        await bench.idle()
+        await bench.busy()
+        if options.saturate:
+            await bench.saturated()
     finally:
         await engine.close()
         await store.stop()
@@ -209,13 +310,15 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=10.0)
+    parser.add_argument("--times", type=int, default=3)
+    parser.add_argument("--saturate", action="store_true")
     parser.add_argument("--scratch", type=Path, default=None)
-    chosen = parser.parse_args()
-    total_bytes = int(chosen.gigabytes * 1e9)
-    with tempfile.TemporaryDirectory(prefix="bench-resync-", dir=chosen.scratch) as name:
+    options = parser.parse_args()
+    size_bytes = int(3 * options.gigabytes * 1e9) + 4 * 10**9
+    with tempfile.TemporaryDirectory(prefix="bench-resync-", dir=options.scratch) as name:
         home = Path(name)
-        with fresh_drives(home, ("a", "b", "c", "d"), 2 * total_bytes + 4 * 10**9) as drives:
-            uvloop.run(measure(home, drives, total_bytes))
+        with fresh_drives(home, DRIVES, size_bytes) as drives:
+            uvloop.run(measure(home, drives, options))
 
 
 if __name__ == "__main__":

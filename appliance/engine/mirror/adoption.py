@@ -66,7 +66,7 @@ def copy_blob(
     ``DriveFault``."""
     length = file_bytes(blob.size_bytes)
     check = ChunkCheck(blob.blob_id, blob.size_bytes)
-    reading = source.open(path)
+    reading = source.open(path, direct=True)
     try:
         partial = target_path + PARTIAL_SUFFIX
         unlink_quietly(target, partial)
@@ -104,7 +104,7 @@ def is_verified(volume: Volume, path: str, blob: FileBlob, pace: Pacer = unpaced
     if not is_whole(volume, path, blob.size_bytes):
         return False
     try:
-        file = volume.open(path)
+        file = volume.open(path, direct=True)
     except DriveTimeout:
         raise
     except DriveFault:

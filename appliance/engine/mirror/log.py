@@ -145,7 +145,7 @@ class Log:
     def read_raw(self, segment: int, offset: int, length: int) -> bytes:
         """Bytes of a segment as they lie, past the page cache, for comparing and copying drives.
         Zeros where the file was cut short: whole blocks can only be written as such."""
-        file = _open_segment(self._volume, segment)
+        file = _open_segment(self._volume, segment, direct=True)
         try:
             return file.read_at(offset, length, past_cache=True).ljust(length, b"\0")
         finally:
@@ -176,10 +176,10 @@ class Log:
             self._current = None
 
 
-def _open_segment(volume: Volume, segment: int) -> File:
+def _open_segment(volume: Volume, segment: int, *, direct: bool = False) -> File:
     """A segment for reading. Raises ``Damaged`` if there is none."""
     try:
-        return volume.open(segment_path(segment))
+        return volume.open(segment_path(segment), direct=direct)
     except DriveFault as fault:
         if fault.errno == errno.ENOENT:
             raise Damaged(f"drive {volume.name} has no log segment {segment:08x}") from fault

@@ -10,9 +10,10 @@ Blocking; the transfer's thread, or the committer's while commits wait.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 from appliance.core.errors import Damaged, Refused
 from appliance.engine.mirror.crew import Piece
@@ -61,6 +62,10 @@ class _Walked:
         return first.place.previous_crc == before.crc
 
 
+_Walk: TypeAlias = tuple[SegmentState, SegmentWalk, int]
+"""A segment, what walks it, and from where."""
+
+
 class LogTransfer:
     """The log of one drive that is brought in. ``trust`` is set before the first ``copy``."""
 
@@ -83,9 +88,11 @@ class LogTransfer:
     def copy(self, goal: Goal) -> None:
         """Bring the target's segments to the goal. Raises ``DriveFault``, ``Refused``."""
         self._remove_foreign_segments(goal)
-        self._transfer.work(self._copying(goal))
-        self._target.log.close()  # it may hold a file that was replaced
-        self._verify(goal)
+        self._target.log.close()  # it may hold a file that is replaced
+        walks = list(self._walks(self._target.log, goal, self._verified))
+        found: dict[int, _Walked] = {}
+        self._transfer.work(self._copying(goal, walks, found))
+        self._verify(goal, walks, found)
 
     def left_bytes(self, goal: Goal) -> int:
         """What ``copy`` would have to look at: all of a segment it has not made yet, be it free."""
@@ -132,9 +139,7 @@ class LogTransfer:
             for step in walk.steps(start, after.sequence, segment.last_sequence):
                 yield None if isinstance(step, Gap) else (segment, step.header.place.offset)
 
-    def _walks(
-        self, log: Log, goal: Goal, after: Tail
-    ) -> Iterator[tuple[SegmentState, SegmentWalk, int]]:
+    def _walks(self, log: Log, goal: Goal, after: Tail) -> Iterator[_Walk]:
         """The segments behind ``after`` from old to new, and where each is to be walked from."""
         used = sorted(
             (s for s in goal.segments if s.first_sequence and s.last_sequence > after.sequence),
@@ -147,17 +152,10 @@ class LogTransfer:
             start = after.offset if is_same else FIRST_OFFSET
             yield segment, self._walk(log, segment), start
 
-    def _verify(self, goal: Goal) -> None:
+    def _verify(self, goal: Goal, walks: Sequence[_Walk], found: Mapping[int, _Walked]) -> None:
         """Every batch on the target verifies, and the last is the members' last. What does not is
         taken from one member after the other. What they all lost does not block the join: it is
         counted. While commits wait nothing is recycled, so the goal of the join is proven."""
-        walks = list(self._walks(self._target.log, goal, self._verified))
-        found: dict[int, _Walked] = {}
-
-        def walking(segment: SegmentState, walk: SegmentWalk, start: int) -> None:
-            found[segment.segment] = self._walked(segment, walk, start)
-
-        self._transfer.work(partial(walking, *each) for each in walks)
         last, is_chain = self._verified, True
         for segment, _, start in walks:
             walked = found[segment.segment]
@@ -219,12 +217,25 @@ class LogTransfer:
             if segment not in wanted:
                 self._target.log.remove(segment)
 
-    def _copying(self, goal: Goal) -> Iterator[Piece]:
+    def _copying(
+        self, goal: Goal, walks: Sequence[_Walk], found: dict[int, _Walked]
+    ) -> Iterator[Piece]:
+        """A piece copies a segment and walks the copy: so one drive's reads fall together with the
+        other one's writes."""
+        to_walk = {walk[0].segment: walk for walk in walks}
+
+        def make(segment: SegmentState, end: int, wanted_end: int) -> None:
+            if end < wanted_end:
+                self._copy_segment(segment, end, wanted_end)
+            walk = to_walk.get(segment.segment)
+            if walk is not None:
+                found[segment.segment] = self._walked(*walk)
+
         for segment in goal.segments:
             end = self._end(segment)
             wanted_end = _wanted_end(self._state, segment, goal.tail)
-            if end < wanted_end:
-                yield partial(self._copy_segment, segment, end, wanted_end)
+            if end < wanted_end or segment.segment in to_walk:
+                yield partial(make, segment, end, wanted_end)
 
     def _copy_segment(self, segment: SegmentState, end: int, wanted_end: int) -> None:
         """Make the target's segment equal from ``end`` up to where it is written."""

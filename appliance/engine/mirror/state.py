@@ -65,7 +65,7 @@ class StoreSettings:
     read_errors_advised: int = READ_ERRORS_ADVISED_DEFAULT
     """After so many read errors since it was claimed a drive should be replaced."""
     resync_pace: Pace = Pace()  # noqa: RUF009 - immutable
-    resync_threads: int = 4
+    resync_threads: int = 8
     """Blobs and segments that a state transfer copies at a time while no client is active."""
     resync_commit_percent: int = 50
     """While a drive that is brought in cannot catch up with what clients write: what they may write
