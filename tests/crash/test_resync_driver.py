@@ -68,7 +68,7 @@ class _Rig:
     def run(self) -> None:
         """One transfer from beginning to end."""
         self.driver.step()
-        running = self.driver.running
+        running = self.driver.latest
         assert running is not None
         running.join(JOIN_S)
         assert not running.is_alive()
@@ -86,7 +86,7 @@ def rig(machine: Machine) -> Iterator[_Rig]:
 def test_nothing_begins_while_it_is_paused(rig: _Rig) -> None:
     rig.driver.pause(paused=True)
     rig.driver.step()
-    assert rig.driver.running is None
+    assert rig.driver.latest is None
     assert rig.driver.paused
     rig.driver.pause(paused=False)
     rig.run()
@@ -228,7 +228,7 @@ def test_a_source_that_fails_does_not_end_what_another_can_give(machine: Machine
 
     machine.disks["drive-a"].hook = hook
     driver.step()
-    running = driver.running
+    running = driver.latest
     assert running is not None
     running.join(JOIN_S)
     assert sorted(store.members) == ["drive-b", "drive-c"]

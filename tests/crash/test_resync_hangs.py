@@ -146,9 +146,10 @@ class Rig:
 
     def attempt(self) -> threading.Thread:
         """Begin one, which must be due."""
+        before = self.driver.latest
         self.driver.step()
-        thread = self.driver.running
-        assert thread is not None, "nothing began"
+        thread = self.driver.latest
+        assert thread is not None and thread is not before, "nothing began"
         return thread
 
     def finish(self) -> None:

@@ -74,6 +74,8 @@ class ResyncDriver:
         self._settings = settings
         self._store: Store | None = None
         self._attempt: _Attempt | None = None
+        self.latest: threading.Thread | None = None
+        """Of the last transfer that was begun, be it over or left behind."""
         self._left: list[_Attempt] = []
         self._paused = False
         self._past: dict[str, _Past] = {}
@@ -87,7 +89,7 @@ class ResyncDriver:
 
     @property
     def running(self) -> threading.Thread | None:
-        """The thread of the transfer under way, or of the last one that ended by itself."""
+        """The thread of the transfer under way, or of the last one if that ended by itself."""
         attempt = self._attempt
         return None if attempt is None else attempt.thread
 
@@ -151,6 +153,7 @@ class ResyncDriver:
             attempt.thread = threading.Thread(
                 target=self._transfer, args=(attempt,), name=f"resync {drive}", daemon=True
             )
+            self.latest = attempt.thread
             attempt.thread.start()
             self._is_told = False
             return
