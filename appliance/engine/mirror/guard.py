@@ -17,8 +17,9 @@ from functools import partial
 from typing import TypeVar
 
 from appliance.core.errors import DriveTimeout
-from appliance.core.ports import Buffer, File, FileStat, Space, Volume
+from appliance.core.ports import File, Volume
 from appliance.engine.mirror.assembled import NobodyAnswers
+from appliance.engine.mirror.mediated import MediatedVolume
 from appliance.engine.mirror.member import Calls, Opening
 from appliance.engine.mirror.superblock import read_superblock
 
@@ -38,22 +39,26 @@ class Guard:
         """The drives, guarded."""
         return self._guarded
 
-    def run(self, name: str, call: Callable[[], T]) -> T:
+    def call(self, drive: str, operation: str, call: Callable[[], T]) -> T:
         """What the call gives, made on the drive's lane. Raises what it raises, ``DriveTimeout``,
         or ``NobodyAnswers``."""
         try:
-            return self._calls.on(name, call)
-        except DriveTimeout as late:
-            others = [other for other in self._plain if other != name]
+            return self._calls.on(drive, call)
+        except DriveTimeout as fault:
+            text = f"it did not come back within {self._calls.deadline_s:g} s"
+            late = DriveTimeout(drive, operation, fault.errno, text)
+            others = [other for other in self._plain if other != drive]
             if any(self._answers(other) for other in others):
-                raise
+                raise late from fault
             raise NobodyAnswers(f"no drive answers ({late}): trying again until one does") from late
 
-    def opened(self, name: str, make: Callable[[], T], close: Callable[[T], None]) -> T:
-        """Like ``run``, for what must be closed if nobody waits for it any more."""
+    def opened(
+        self, drive: str, operation: str, make: Callable[[], T], close: Callable[[T], None]
+    ) -> T:
+        """Like ``call``, for what must be closed if nobody waits for it any more."""
         opening = Opening(make, close)
         try:
-            return self.run(name, opening)
+            return self.call(drive, operation, opening)
         except BaseException:
             opening.give_up()
             raise
@@ -72,43 +77,22 @@ def _close(file: File) -> None:
     file.close()
 
 
-class GuardedVolume:
-    """``core.ports.Volume`` over another one; see the module."""
+class GuardedVolume(MediatedVolume):
+    """A drive whose calls a ``Guard`` makes. What is opened on it counts as the start's."""
 
     def __init__(self, guard: Guard, volume: Volume) -> None:
+        super().__init__(volume, guard)
         self._guard = guard
-        self._volume = volume
         self._files: set[File] = set()
 
-    @property
-    def name(self) -> str:
-        """See ``core.ports.Volume``."""
-        return self._volume.name
-
-    def run(self, call: Callable[[], T]) -> T:
-        """See ``Guard.run``."""
-        return self._guard.run(self.name, call)
-
-    def open(
-        self,
-        path: str,
-        *,
-        write: bool = False,
-        create: bool = False,
-        durable: bool = False,
-        direct: bool = False,
-    ) -> GuardedFile:
-        """See ``core.ports.Volume``."""
-
-        opening = partial(
-            self._volume.open, path, write=write, create=create, durable=durable, direct=direct
-        )
-        file = self._guard.opened(self.name, opening, _close)
+    def take_in(self, operation: str, opening: Callable[[], File]) -> File:
+        """See ``MediatedVolume``."""
+        file = self._guard.opened(self.name, operation, opening, _close)
         self._files.add(file)
-        return GuardedFile(self, file)
+        return file
 
     def let_go(self, file: File) -> None:
-        """Close a file of this drive. One that hangs in a call stays as it is until ``close``."""
+        """See ``MediatedVolume``. One that hangs in a call stays as it is until ``close``."""
         if file in self._files and self._guard.closes(self.name, file):
             self._files.discard(file)
 
@@ -117,81 +101,9 @@ class GuardedVolume:
         """Whether something could not be closed."""
         return bool(self._files)
 
-    def make_directory(self, path: str) -> None:
-        """See ``core.ports.Volume``."""
-        self.run(partial(self._volume.make_directory, path))
-
-    def rename(self, source: str, target: str) -> None:
-        """See ``core.ports.Volume``."""
-        self.run(partial(self._volume.rename, source, target))
-
-    def take_over(self, path: str) -> None:
-        """See ``core.ports.Volume``."""
-        self.run(partial(self._volume.take_over, path))
-
-    def unlink(self, path: str) -> None:
-        """See ``core.ports.Volume``."""
-        self.run(partial(self._volume.unlink, path))
-
-    def names(self, path: str) -> list[str]:
-        """See ``core.ports.Volume``."""
-        return self.run(partial(self._volume.names, path))
-
-    def stat(self, path: str) -> FileStat | None:
-        """See ``core.ports.Volume``."""
-        return self.run(partial(self._volume.stat, path))
-
-    def flush_directory(self, path: str) -> None:
-        """See ``core.ports.Volume``."""
-        self.run(partial(self._volume.flush_directory, path))
-
-    def space(self) -> Space:
-        """See ``core.ports.Volume``."""
-        return self.run(self._volume.space)
-
     def close(self) -> None:
         """Close the drive's volume, then whatever the start still has open on it. Any thread, for
         this may hang with the drive."""
         self._volume.close()  # first: a call that hangs must not find its way to other files
         for file in list(self._files):
             file.close()
-
-
-class GuardedFile:
-    """``core.ports.File`` over another one."""
-
-    def __init__(self, volume: GuardedVolume, file: File) -> None:
-        self._volume = volume
-        self._file = file
-
-    def read_at(self, offset: int, length: int, *, past_cache: bool = False) -> bytes:
-        """See ``core.ports.File``."""
-        return self._volume.run(partial(self._file.read_at, offset, length, past_cache=past_cache))
-
-    def read_cached(self, offset: int, length: int) -> bytes | None:
-        """See ``core.ports.File``: waits for no drive, and so for no lane."""
-        return self._file.read_cached(offset, length)
-
-    def write_at(self, offset: int, data: Buffer) -> None:
-        """See ``core.ports.File``."""
-        self._volume.run(partial(self._file.write_at, offset, data))
-
-    def flush(self) -> None:
-        """See ``core.ports.File``."""
-        self._volume.run(self._file.flush)
-
-    def allocate(self, length: int) -> None:
-        """See ``core.ports.File``."""
-        self._volume.run(partial(self._file.allocate, length))
-
-    def truncate(self, length: int) -> None:
-        """See ``core.ports.File``."""
-        self._volume.run(partial(self._file.truncate, length))
-
-    def size_bytes(self) -> int:
-        """See ``core.ports.File``."""
-        return self._volume.run(self._file.size_bytes)
-
-    def close(self) -> None:
-        """See ``core.ports.File``."""
-        self._volume.let_go(self._file)

@@ -106,7 +106,7 @@ class Calls:
     ) -> None:
         self._lanes = lanes
         self._clock = clock
-        self._deadline_s = deadline_s
+        self.deadline_s: Final = deadline_s
         self.alert: Final = alert
         """Tells the operator."""
 
@@ -115,7 +115,7 @@ class Calls:
         answered; while none answers, hold."""
         answers = Answers()
         once = {name: _Once(call) for name, call in calls.items()}
-        late = self._run(once, answers, self._deadline_s)
+        late = self._run(once, answers, self.deadline_s)
         if late and not answers.values:
             self._hold(once, late, answers)
         else:
@@ -128,7 +128,7 @@ class Calls:
         """One call that may simply fail by its deadline: the witness, or a drive others can do
         without."""
         answers = Answers()
-        deadline_s = self._deadline_s if deadline_s is None else deadline_s
+        deadline_s = self.deadline_s if deadline_s is None else deadline_s
         late = self._run({name: call}, answers, deadline_s)
         return late.get(name) or answers.faults.get(name)
 
@@ -172,9 +172,9 @@ class Calls:
         end_s = float("inf")
         while late and self._clock.monotonic_s() < end_s:
             self._clock.sleep_s(HOLD_POLL_S)
-            late = self._run({name: calls[name] for name in late}, answers, self._deadline_s)
+            late = self._run({name: calls[name] for name in late}, answers, self.deadline_s)
             if answers.values and end_s == float("inf"):
-                end_s = self._clock.monotonic_s() + self._deadline_s
+                end_s = self._clock.monotonic_s() + self.deadline_s
                 self.alert("drives answer again")
         answers.faults.update(late)
 

@@ -21,10 +21,9 @@ from appliance.core.ports import Volume
 from appliance.engine.mirror.adoption import BlobKeeper
 from appliance.engine.mirror.assembled import Assembly, Orders, Ports
 from appliance.engine.mirror.format import DecodedBatch
-from appliance.engine.mirror.guard import Guard
 from appliance.engine.mirror.index import Index, Position, newest_index
 from appliance.engine.mirror.lost import NAMES_MAX, LostRecord, name_losses
-from appliance.engine.mirror.member import Calls, Member, open_member
+from appliance.engine.mirror.member import Calls
 from appliance.engine.mirror.planner import BatchPlanner
 from appliance.engine.mirror.rebuild import (
     condemn,
@@ -37,14 +36,13 @@ from appliance.engine.mirror.rebuild import (
 from appliance.engine.mirror.recovery import LogRecovery, file_blobs, recover_logs
 from appliance.engine.mirror.roll_call import RollCall, call_roll
 from appliance.engine.mirror.settling import settle_epoch
+from appliance.engine.mirror.start_drives import StartDrives
 from appliance.engine.mirror.starts import Starts
 from appliance.engine.mirror.state import Callbacks, MirrorState, StoreSettings, reserve_for
-from appliance.engine.mirror.superblock import Blank, SuperblockFile, Unreadable
 from appliance.engine.mirror.votes import (
     VoteFailed,
     Votes,
     WitnessHome,
-    generation_of,
 )
 from appliance.engine.mirror.witness import WitnessFile
 
@@ -111,8 +109,7 @@ def open_mirror(
 
 
 class _Start:
-    """One attempt. Until the logs are one the drives are used through a guard; the mirror that is
-    opened then is made of the drives themselves."""
+    """One attempt."""
 
     def __init__(
         self,
@@ -131,32 +128,19 @@ class _Start:
         self._orders = orders
         self._excluded = excluded
         self._starts = starts
-        self._guarded: dict[str, Member] = {}
-        self._members: dict[str, Member] = {}
-        self._others: dict[str, SuperblockFile] = {}
         self._witness: WitnessFile | None = None
         self._index: Index | None = None
         self._calls = Calls(
             ports.lanes, ports.clock, deadline_s=settings.deadline_s, alert=callbacks.alert
         )
         volumes = [volume for volume in assembly.volumes if volume not in excluded]
-        self._guard = Guard(self._calls, volumes)
+        mirror_id = bytes.fromhex(assembly.mirror_id)
+        self._drives = StartDrives(mirror_id, volumes, self._calls, callbacks)
 
     def abandon(self, *failed: Volume) -> None:
         """Close what this attempt opened, but for the volumes, which are the caller's. A drive that
         failed, or hangs, is closed whole, where that harms nobody."""
-        for member in self._members.values():
-            if member.volume in failed:
-                self._callbacks.retire(member)
-            else:
-                member.close_files()
-        for member in self._guarded.values():
-            member.close_files()
-        for superblock in self._others.values():
-            superblock.close()
-        for volume in self._guard.volumes:
-            if volume.is_in_use or any(volume.name == one.name for one in failed):
-                self._callbacks.discard(volume)
+        self._drives.abandon(failed)
         if self._witness is not None:
             self._witness.close()
         if self._index is not None:
@@ -166,19 +150,19 @@ class _Start:
         """See the module."""
         roll = call_roll(
             self._assembly,
-            self._guard.volumes,
+            self._drives.volumes,
             self._orders,
             self._calls,
             waited=self._orders.waited or bool(self._excluded),
         )
         self._witness, serve = roll.witness, roll.serve
         self._starts.begin()
-        segment_size = self._open_members(roll)
+        segment_size = self._drives.open(roll)
         self._index, position = self._open_index()
         everywhere = position is not None and self._everywhere(position)
-        ensure = partial(BlobKeeper(self._calls).ensure, self._guarded)
+        ensure = partial(BlobKeeper(self._calls).ensure, self._drives.guarded)
         recovery = recover_logs(
-            self._guarded,
+            self._drives.guarded,
             tail_after(position) if everywhere else None,
             accept_losses=self._orders.accept_losses,
             chosen=self._orders.chosen,
@@ -188,7 +172,7 @@ class _Start:
             recovery.last = self._rewrite(position)
         lost: list[LostRecord] = []
         if recovery.losses:
-            lost = name_losses(recovery.unaccepted, self._index, self._guarded)
+            lost = name_losses(recovery.unaccepted, self._index, self._drives.guarded)
             if recovery.contradiction or not self._orders.accept_losses:
                 return self._open_for_reading(roll, segment_size, recovery, position, lost)
         for loss in (*recovery.losses, *(one.words() for one in lost[:NAMES_MAX])):
@@ -198,9 +182,9 @@ class _Start:
         recovery.replayed_batches = self._replay(position, recovery)
         opened = self._opened(roll, segment_size, recovery, [])
         # Not for reading alone either when W is lacking for it: the last batch may yet be void.
-        settle_epoch(opened.state, serve, self._others, [v.name for v in self._assembly.volumes])
-        for superblock in self._others.values():
-            superblock.close()
+        present = [volume.name for volume in self._assembly.volumes]
+        settle_epoch(opened.state, serve, self._drives.others, present)
+        self._drives.close_others()
         if serve.witness_lost:
             self._renew_witness(opened.state)
         if self._orders.resume:
@@ -230,7 +214,7 @@ class _Start:
 
     def _replay(self, position: Position | None, recovery: LogRecovery) -> int:
         assert self._index is not None, "opened before"
-        log = next(iter(self._guarded.values())).log
+        log = next(iter(self._drives.guarded.values())).log
         lost = recovery.accepted | recovery.unaccepted
         return replay(self._index, log, tail_after(position), lost)
 
@@ -239,43 +223,6 @@ class _Start:
         if directory is None:
             return None
         return WitnessHome(directory, self._assembly.witness_name, self._assembly.mirror_id)
-
-    # -- drives --------------------------------------------------------------------------------
-
-    def _open_members(self, roll: RollCall) -> int:
-        """Their segments' size."""
-        mirror_id = bytes.fromhex(self._assembly.mirror_id)
-        size = 0
-        for volume, block in roll.found:
-            drive = block.drive_id
-            if drive in roll.serve.in_sync:
-                size = block.segment_size_bytes
-                generation = generation_of(roll.serve.history, drive)
-                self._guarded[drive] = open_member(volume, drive, mirror_id, size, generation)
-        return size
-
-    def _hand_over(self, roll: RollCall, segment_size: int) -> None:
-        """The drives themselves, opened afresh: what the guard had open ends here."""
-        mirror_id = bytes.fromhex(self._assembly.mirror_id)
-        plain = {volume.name: volume for volume in self._assembly.volumes}
-        for volume, block in roll.found:
-            drive = block.drive_id
-            if drive in self._guarded:
-                generation = self._guarded[drive].generation
-                self._guarded[drive].close_files()
-                self._members[drive] = self._guard.opened(
-                    volume.name,
-                    partial(
-                        open_member, plain[volume.name], drive, mirror_id, segment_size, generation
-                    ),
-                    Member.close_files,
-                )
-            elif roll.serve.standings.get(drive) is Standing.STALE:
-                opened = self._guard.opened(
-                    volume.name, partial(SuperblockFile.open, plain[volume.name]), _close_superblock
-                )
-                if isinstance(opened, SuperblockFile):
-                    self._others[drive] = opened
 
     # -- index ---------------------------------------------------------------------------------
 
@@ -288,20 +235,20 @@ class _Start:
 
     def _standing(self, position: Position) -> bool:
         """Whether some member's log has exactly the batch an index ends with."""
-        return any(has_batch(member.log, position) for member in self._guarded.values())
+        return any(has_batch(member.log, position) for member in self._drives.guarded.values())
 
     def _everywhere(self, position: Position) -> bool:
         """Whether every member has it; if not, all of the log is looked through."""
-        return all(has_batch(member.log, position) for member in self._guarded.values())
+        return all(has_batch(member.log, position) for member in self._drives.guarded.values())
 
     def _rewrite(self, position: Position) -> DecodedBatch | None:
         """The last batch, which the index has already, once more on every member."""
-        for member in self._guarded.values():
+        for member in self._drives.guarded.values():
             if has_batch(member.log, position):
                 batch = member.log.read_batch(
                     position.segment, position.generation, position.offset
                 )
-                for target in self._guarded.values():
+                for target in self._drives.guarded.values():
                     target.log.rewrite(batch)
                 return batch
         return None
@@ -312,10 +259,12 @@ class _Start:
         self, roll: RollCall, segment_size: int, recovery: LogRecovery, losses: list[str]
     ) -> Opened:
         assert self._index is not None, "opened before"
-        serve, reserve = roll.serve, self._reserve()
-        self._hand_over(roll, segment_size)
+        serve, reserve = roll.serve, self._settings.reserve_bytes
+        if reserve is None:
+            reserve = reserve_for(self._drives.least_total_bytes())
+        self._drives.hand_over(roll, segment_size)
         mirror_id = bytes.fromhex(self._assembly.mirror_id)
-        heartbeat = max(m.superblock.value.heartbeat for m in self._members.values())
+        heartbeat = max(m.superblock.value.heartbeat for m in self._drives.members.values())
         if serve.force and self._witness is not None:
             # Else W is ahead by the beat that was under way at most, which is made once more.
             heartbeat = max(heartbeat, self._witness.value.heartbeat)
@@ -327,7 +276,7 @@ class _Start:
             calls=self._calls,
             entropy=self._ports.entropy,
         )
-        member_volumes = {member.volume for member in self._members.values()}
+        member_volumes = {member.volume for member in self._drives.members.values()}
         state = MirrorState(
             mirror_id=self._assembly.mirror_id,
             settings=self._settings,
@@ -338,7 +287,7 @@ class _Start:
             planner=BatchPlanner(mirror_id, segment_size, recovery.table, recovery.tail),
             index=self._index,
             incarnation=int.from_bytes(self._ports.entropy.token(8), "little"),
-            members=self._members,
+            members=self._drives.members,
             callbacks=self._callbacks,
             segment_size_bytes=segment_size,
             reserve_bytes=reserve,
@@ -354,21 +303,15 @@ class _Start:
         for volume, reason in self._excluded.items():
             state.absent[volume.name] = reason
         for drive, times in recovery.repaired.items():
-            self._members[drive].repaired += times
+            self._drives.members[drive].repaired += times
         if losses:
             state.stopped = f"data is lost on every drive: {losses[0]}"
         for drive in recovery.lied:
-            serial = self._members[drive].superblock.value.serial
+            serial = self._drives.members[drive].superblock.value.serial
             self._callbacks.alert(
                 f"drive {drive} (serial {serial}) lacks batches it had confirmed: replace it"
             )
         return Opened(state, segment_size, recovery, losses, state.stopped)
-
-    def _reserve(self) -> int:
-        chosen = self._settings.reserve_bytes
-        if chosen is not None:
-            return chosen
-        return reserve_for(min(m.volume.space().total_bytes for m in self._guarded.values()))
 
     def _renew_witness(self, state: MirrorState) -> None:
         """The drives decided without W: give it a new beginning that they agree on."""
@@ -376,8 +319,3 @@ class _Start:
             self._witness.close()
             self._witness = None
         state.votes.make_witness()
-
-
-def _close_superblock(opened: SuperblockFile | Blank | Unreadable) -> None:
-    if isinstance(opened, SuperblockFile):
-        opened.close()

@@ -260,9 +260,6 @@ class RoomKeeper:
                 preparation.parts[drive].done.wait(state.settings.deadline_s)
             late = preparation.late(state.members)
             state.callbacks.alert("drives answer again")
-            for drive in late:  # what held up all of them is over for these too
-                preparation.parts[drive].done.wait(state.settings.deadline_s)
-            late = preparation.late(state.members)
         what = "making a log segment"
         state.lose({drive: DriveTimeout(drive, what, errno.ETIMEDOUT) for drive in late})
 

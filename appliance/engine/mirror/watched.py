@@ -14,11 +14,11 @@ from __future__ import annotations
 import errno
 import itertools
 from collections.abc import Callable
-from functools import partial
 from typing import TypeVar
 
 from appliance.core.errors import DriveTimeout, Unavailable
-from appliance.core.ports import Buffer, File, FileStat, Space, Volume
+from appliance.core.ports import Volume
+from appliance.engine.mirror.mediated import MediatedVolume
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class Watch:
 
     def volume(self, volume: Volume) -> Volume:
         """The same volume, its calls watched. Closing this one closes nothing: its owner does."""
-        return WatchedVolume(volume, self)
+        return MediatedVolume(volume, self)
 
     def call(self, drive: str, operation: str, call: Callable[[], T]) -> T:
         """Make it. Raises ``Unavailable`` once ended, and what it raises."""
@@ -84,116 +84,3 @@ class Watch:
     def is_out(self, drive: str = "") -> bool:
         """Whether a call on this drive, or on any, is not back."""
         return any(drive in {"", name} for name, _ in self._out.copy().values())
-
-
-class WatchedVolume:
-    """``core.ports.Volume``, each call of which a ``Watch`` knows of."""
-
-    def __init__(self, volume: Volume, watch: Watch) -> None:
-        self._volume = volume
-        self._watch = watch
-
-    @property
-    def name(self) -> str:
-        """See ``core.ports.Volume``."""
-        return self._volume.name
-
-    def _call(self, operation: str, call: Callable[[], T]) -> T:
-        return self._watch.call(self._volume.name, operation, call)
-
-    def open(
-        self,
-        path: str,
-        *,
-        write: bool = False,
-        create: bool = False,
-        durable: bool = False,
-        direct: bool = False,
-    ) -> File:
-        """See ``core.ports.Volume``."""
-        opening = partial(
-            self._volume.open, path, write=write, create=create, durable=durable, direct=direct
-        )
-        file = self._call(f"opening {path}", opening)
-        return WatchedFile(file, self._volume.name, path, self._watch)
-
-    def make_directory(self, path: str) -> None:
-        """See ``core.ports.Volume``."""
-        self._call(f"making the directory {path}", partial(self._volume.make_directory, path))
-
-    def rename(self, source: str, target: str) -> None:
-        """See ``core.ports.Volume``."""
-        self._call(f"renaming {source}", partial(self._volume.rename, source, target))
-
-    def take_over(self, path: str) -> None:
-        """See ``core.ports.Volume``."""
-        self._call(f"taking over {path}", partial(self._volume.take_over, path))
-
-    def unlink(self, path: str) -> None:
-        """See ``core.ports.Volume``."""
-        self._call(f"unlinking {path}", partial(self._volume.unlink, path))
-
-    def names(self, path: str) -> list[str]:
-        """See ``core.ports.Volume``."""
-        return self._call(f"listing {path}", partial(self._volume.names, path))
-
-    def stat(self, path: str) -> FileStat | None:
-        """See ``core.ports.Volume``."""
-        return self._call(f"looking at {path}", partial(self._volume.stat, path))
-
-    def flush_directory(self, path: str) -> None:
-        """See ``core.ports.Volume``."""
-        self._call(f"flushing the directory {path}", partial(self._volume.flush_directory, path))
-
-    def space(self) -> Space:
-        """See ``core.ports.Volume``."""
-        return self._call("asking for its room", self._volume.space)
-
-    def close(self) -> None:
-        """Nothing: the volume is somebody else's."""
-
-
-class WatchedFile:
-    """``core.ports.File`` of a ``WatchedVolume``."""
-
-    def __init__(self, file: File, drive: str, path: str, watch: Watch) -> None:
-        self._file = file
-        self._drive = drive
-        self._path = path
-        self._watch = watch
-
-    def _call(self, operation: str, call: Callable[[], T]) -> T:
-        return self._watch.call(self._drive, operation, call)
-
-    def read_at(self, offset: int, length: int, *, past_cache: bool = False) -> bytes:
-        """See ``core.ports.File``."""
-        reading = partial(self._file.read_at, offset, length, past_cache=past_cache)
-        return self._call(f"reading {self._path}", reading)
-
-    def read_cached(self, offset: int, length: int) -> bytes | None:
-        """See ``core.ports.File``. It never waits for the drive."""
-        return self._file.read_cached(offset, length)
-
-    def write_at(self, offset: int, data: Buffer) -> None:
-        """See ``core.ports.File``."""
-        self._call(f"writing {self._path}", partial(self._file.write_at, offset, data))
-
-    def flush(self) -> None:
-        """See ``core.ports.File``."""
-        self._call(f"flushing {self._path}", self._file.flush)
-
-    def allocate(self, length: int) -> None:
-        """See ``core.ports.File``."""
-        self._call(f"reserving room for {self._path}", partial(self._file.allocate, length))
-
-    def truncate(self, length: int) -> None:
-        """See ``core.ports.File``."""
-        self._call(f"truncating {self._path}", partial(self._file.truncate, length))
-
-    def size_bytes(self) -> int:
-        """See ``core.ports.File``."""
-        return self._call(f"looking at {self._path}", self._file.size_bytes)
-
-    def close(self) -> None:
-        """See ``core.ports.File``."""
-        self._file.close()
