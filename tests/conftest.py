@@ -10,6 +10,7 @@ import os
 import random
 import secrets
 import shutil
+import signal
 from collections.abc import Generator
 from zlib import crc32
 
@@ -31,7 +32,9 @@ def _profile() -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose the seed once per run; worker processes inherit it."""
+    """Choose the seed once per run; worker processes inherit it. A run that is told to end gives
+    back what it holds, like one that is interrupted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     seed = os.environ.setdefault(SEED_VARIABLE, str(secrets.randbits(32)))
     config.addinivalue_line("markers", "needs(*programs): fails when one of them is not installed")
     hypothesis.settings.load_profile(_profile())

@@ -36,6 +36,12 @@ def publish(name: str, section: Section) -> None:
     write_page(kept)
 
 
+def publish_if_asked(name: str, section: Section) -> None:
+    """``publish`` when the environment has ``PUBLISH_FIGURES=1``: for proofs that are tests."""
+    if os.environ.get("PUBLISH_FIGURES") == "1":
+        publish(name, section)
+
+
 def write_page(kept: Mapping[str, Section]) -> None:
     """Replace the figures between the marks of the page; the words around them stay."""
     text = PAGE.read_text()

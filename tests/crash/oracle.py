@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import random
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -39,33 +40,46 @@ class Writer(threading.Thread):
     """Puts, replaces and deletes its own keys until told to stop. Owns its memory."""
 
     def __init__(
-        self, number: int, seed: int, client: ClientFactory, bucket: str, judge: Judge
+        self,
+        number: int,
+        seed: int,
+        client: ClientFactory,
+        bucket: str,
+        judge: Judge,
+        *,
+        sizes_bytes: Sequence[int] = SIZES_BYTES,
+        keys: int = KEYS_PER_WRITER,
     ) -> None:
         super().__init__(name=f"writer-{number}", daemon=True)
         self.memory: dict[str, Memory] = {}
         self.acknowledgements = 0
         self.unanswered = 0
+        self.longest_s = 0.0
+        """Of its requests, retries included. Whoever measures may set it back."""
         self.stopping = threading.Event()
         self._number = number
         self._chance = random.Random(f"{seed}-{number}")
         self._client = client()
         self._bucket = bucket
         self._judge = judge
+        self._sizes_bytes = sizes_bytes
+        self._keys = keys
 
     def run(self) -> None:
         """Work until ``stopping`` is set. Only lost answers are forgiven, wrong ones are not."""
         while not self.stopping.is_set():
-            key = f"writer {self._number}/{self._chance.randrange(KEYS_PER_WRITER)}"
+            key = f"writer {self._number}/{self._chance.randrange(self._keys)}"
             memory = self.memory.setdefault(key, Memory())
             if self._chance.random() < 0.15:
                 self._attempt(memory, ABSENT, lambda key=key: self._send_delete(key))  # type: ignore[misc]
             else:
-                body = self._chance.randbytes(self._chance.choice(SIZES_BYTES))
+                body = self._chance.randbytes(self._chance.choice(self._sizes_bytes))
                 digest = hashlib.sha256(body).hexdigest()
                 self._attempt(memory, digest, lambda k=key, b=body: self._send_put(k, b))  # type: ignore[misc]
 
     def _attempt(self, memory: Memory, value: str, send: Callable[[], None]) -> None:
         memory.acceptable.add(value)
+        began_s = time.monotonic()
         try:
             send()
         except ClientError as error:
@@ -78,6 +92,8 @@ class Writer(threading.Thread):
             memory.acceptable = {value}
             self.acknowledgements += 1
             self._judge.acknowledged()
+        finally:
+            self.longest_s = max(self.longest_s, time.monotonic() - began_s)
 
     def _send_put(self, key: str, body: bytes) -> None:
         self._client.put_object(Bucket=self._bucket, Key=key, Body=body)

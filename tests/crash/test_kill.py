@@ -13,6 +13,7 @@ from typing import Final
 import psutil
 import pytest
 
+from tests.crash.figures import publish_if_asked
 from tests.crash.oracle import Writer, verify
 from tests.development import Service, development_service
 
@@ -76,6 +77,18 @@ def test_kill_under_load(tmp_path: Path) -> None:
         print(f"{KILLS} kills, {answered} acknowledged, {unanswered} unanswered, {objects} objects")
     with development_service(tmp_path) as service:
         assert verify(service.client(), BUCKET, memory) == objects
+    section = {
+        "title": "Stores and gateways killed under S3 load",
+        "command": f"PUBLISH_FIGURES=1 KILLS={KILLS} .venv/bin/pytest -s tests/crash/test_kill.py",
+        "rows": {
+            "processes killed": KILLS,
+            "changes acknowledged": answered,
+            "requests whose answer was lost": unanswered,
+            "objects read back": objects,
+            "acknowledged objects lost": 0,
+        },
+    }
+    publish_if_asked("3-kills", section)
 
 
 def _victim(service: Service, chance: random.Random) -> int:

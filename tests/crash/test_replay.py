@@ -16,6 +16,7 @@ from typing import Final
 import pytest
 
 from tests.crash.durable import DurableState
+from tests.crash.figures import publish_if_asked
 from tests.crash.machine import scratch_directory
 from tests.crash.recording import Recording, Run, record
 from tests.crash.replay import Machine, ReplayedDrive, choose_cuts
@@ -29,6 +30,7 @@ pytestmark = [
 STATES: Final = int(os.environ.get("REPLAY_STATES", "520"))
 """All tests together; more for a long run."""
 OPERATIONS: Final = 500
+FILE: Final = "tests/crash/test_replay.py"
 STALLS: Final = 24
 STALL_S: Final = 0.04
 
@@ -41,8 +43,9 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(made)
 
 
-def replay(recording: Recording, folder: Path, seed: int, states: int) -> None:
-    """Recover ``states`` power cuts; fails at the first wrong one with what repeats it."""
+def replay(recording: Recording, folder: Path, seed: int, states: int) -> dict[str, object]:
+    """Recover ``states`` power cuts; fails at the first wrong one with what repeats it. Its
+    figures."""
     drives = [ReplayedDrive(drive, folder) for drive in recording.drives]
     cuts = choose_cuts(recording, [drive.log for drive in drives], states, seed)
     assert len(cuts) == states, f"the recording has only {len(cuts)} moments"
@@ -65,13 +68,27 @@ def replay(recording: Recording, folder: Path, seed: int, states: int) -> None:
         f"the blobs of both compared, {took_s / len(cuts):.3f} s each"
     )
     assert risky >= states // 4, "too few moments had anything to lose"
+    return {
+        "power cuts recovered": len(cuts),
+        "of them with writes that were not flushed": risky,
+        "such writes, lost, kept, torn or kept out of order": uncertain,
+        "changes acknowledged while recording": recording.oracle.acknowledged,
+        "seconds for each": f"{took_s / len(cuts):.2f}",
+        "acknowledged objects lost": 0,
+    }
+
+
+def _publish(name: str, title: str, rows: dict[str, object]) -> None:
+    command = f"PUBLISH_FIGURES=1 REPLAY_STATES={STATES} .venv/bin/pytest -s {FILE}"
+    publish_if_asked(name, {"title": title, "command": command, "rows": rows})
 
 
 def test_power_cuts_under_load(folder: Path, seed: int) -> None:
     async def script(run: Run) -> None:
         await run.traffic.run(OPERATIONS)
 
-    replay(record(folder, seed, script), folder, seed, STATES * 6 // 10)
+    rows = replay(record(folder, seed, script), folder, seed, STATES * 6 // 10)
+    _publish("2-replays", "Power cuts on real XFS under load", rows)
 
 
 def test_power_cuts_while_a_drive_leaves_and_returns(folder: Path, seed: int) -> None:
@@ -89,7 +106,8 @@ def test_power_cuts_while_a_drive_leaves_and_returns(folder: Path, seed: int) ->
             run.traffic.stopping = True
             await load
 
-    replay(record(folder, seed, script), folder, seed, STATES * 4 // 10)
+    rows = replay(record(folder, seed, script), folder, seed, STATES * 4 // 10)
+    _publish("2-replays-leave", "Power cuts on real XFS while a drive leaves and returns", rows)
 
 
 def test_every_acknowledged_byte_was_flushed_on_both_drives_before_its_answer(
@@ -120,6 +138,13 @@ def test_every_acknowledged_byte_was_flushed_on_both_drives_before_its_answer(
         f"both drives before the answer. Of {len(recording.stalls)} times a drive hung for a "
         f"moment, {during} commits were answered meanwhile, none that was asked for meanwhile"
     )
+    rows: dict[str, object] = {
+        "commits flushed on both drives before their answer": len(recording.promises),
+        "bytes in blobs flushed likewise, both drives together": proven_bytes,
+        "times a drive hung for a moment": len(recording.stalls),
+        "commits asked for and answered meanwhile": 0,
+    }
+    _publish("2-replays-proof", "What was flushed before an answer, by the recordings", rows)
 
 
 def _prove(recording: Recording, side: int, folder: Path) -> int:
