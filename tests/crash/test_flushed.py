@@ -15,10 +15,13 @@ import pytest
 
 from appliance.core.errors import DriveFault
 from appliance.engine.mirror.accepted import Loss, write_losses
+from appliance.engine.mirror.blob import blob_directory, blob_path
 from appliance.engine.mirror.index_file import publish
 from appliance.engine.mirror.log import Log, SegmentState
+from appliance.engine.mirror.place import FilePlace, decode_place
 from appliance.engine.mirror.rebuild import condemn
 from appliance.engine.mirror.scrub_book import _NEW, Page, save
+from tests.crash.acts import blob_of, put_staged
 from tests.crash.deeds import lawful
 from tests.crash.machine import DRIVES, Machine
 from tests.crash.simulated import Power, SimulatedDisk
@@ -129,6 +132,25 @@ def test_a_book_that_cannot_be_written_says_so(name: str) -> None:
     disk.fail_at(1, errno.EIO, kinds=frozenset({"unlink" if name.endswith("new") else "rename"}))
     with pytest.raises(DriveFault):
         save(disk.mount(), Page(share=0.8))
+
+
+@pytest.mark.parametrize("lost", ["the file", "its directory"])
+def test_a_blob_that_recovery_brings_back_is_flushed(machine: Machine, lost: str) -> None:
+    machine.open()
+    put_staged(machine, b"large", 1, b"q" * 70_000)
+    place = decode_place(blob_of(machine, b"large").place)
+    assert isinstance(place, FilePlace)
+    machine.drop_store()
+    disk = machine.disks["drive-b"]
+    image = dict(disk.image())
+    del image[blob_path(place.blob_id)]
+    if lost != "the file":
+        del image[blob_directory(place.blob_id)]
+    disk.restore_image(image)
+    names = Names(disk)
+    machine.open()
+    assert blob_path(place.blob_id) in disk.contents()
+    assert names.waiting() == []
 
 
 def test_a_new_log_is_there_after_a_power_cut() -> None:

@@ -116,7 +116,11 @@ def _measure_file(session: Session, root: Path, file: str, place: Path) -> dict[
 def _explore(tell: Tell) -> None:
     tell(step=EXPLORER, limit_s=EXPLORER_LIMIT_S)
     began = time.monotonic()
-    Session.explore()
+    try:
+        Session.explore()
+    except Exception as error:  # noqa: BLE001 - whatever it is, they can catch nothing then
+        tell(failed=f"{EXPLORER}: {error}")
+        return
     tell(test=EXPLORER, time_s=time.monotonic() - began, lines={})
 
 

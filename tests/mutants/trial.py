@@ -66,7 +66,7 @@ class Bench:
         self._before = caught_before
         self._catches = Counter(caught_before.values())
         self._quick_s = quick_s
-        self._last = [] if quick_s else [EXPLORER]
+        self._last = [EXPLORER] if not quick_s and EXPLORER in measured.time_s else []
 
     def try_one(self, mutant: Mutant) -> dict[str, Any]:
         """The fields of its ``Verdict``."""

@@ -220,11 +220,11 @@ class BlobKeeper:
         return True
 
     def _make_directory(self, volume: Volume, directory: str) -> None:
+        """The directory of blobs itself is there since the drive was laid out or brought in."""
         made = self._made.setdefault(volume, set())
         if directory not in made:
             volume.make_directory(directory)
             volume.flush_directory(BLOB_DIRECTORY)
-            volume.flush_directory("")
             made.add(directory)
 
     def take_touched(self) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -112,5 +113,29 @@ def test_a_word_that_is_no_order_for_a_scrub_is_refused(message: object) -> None
         answer: Any = _service().handlers()["scrub"](_peer(0), message)
         with pytest.raises(InvalidInput, match="no order for a scrub"):
             await answer
+
+    asyncio.run(scenario())
+
+
+def test_an_end_does_not_wait_for_a_chore_that_hangs() -> None:
+    hung, over = threading.Event(), threading.Event()
+
+    class Hung:
+        """As much of a store as a chore touches first."""
+
+        def checkpoint_if_due(self) -> None:
+            hung.set()
+            over.wait(20)
+
+    async def scenario() -> None:
+        chores = _service()._chores
+        vars(chores)["_store"] = Hung()
+        chores.start()
+        await asyncio.to_thread(hung.wait, 20)
+        chores.stop()
+        await asyncio.to_thread(chores.join, 0.05)
+        assert not over.is_set()
+        over.set()
+        await asyncio.to_thread(chores.join, 20)
 
     asyncio.run(scenario())
