@@ -15,6 +15,7 @@ import copy
 import errno
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Final
 
 from appliance.core.errors import Damaged, DriveFault
@@ -113,6 +114,18 @@ class Log:
             file.write_at(0, header)
         finally:
             file.close()
+
+    def settle(self, free: Sequence[SegmentState]) -> None:
+        """For recovery: the names and the headers of these free segments are durable on return. One
+        that is seen may be in the drive's cache alone, if writing it failed or its writer died, and
+        a batch behind it would be void without it. Raises ``DriveFault``."""
+        for state in free:
+            file = self._volume.open(segment_path(state.segment), write=True)
+            try:
+                file.flush()
+            finally:
+                file.close()
+        self._volume.flush_directory(LOG_DIRECTORY)
 
     def remove(self, segment: int) -> None:
         """Unlink a segment of ``SegmentTable.removable``. Durable on return; a missing file is no

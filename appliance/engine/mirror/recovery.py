@@ -129,9 +129,11 @@ def recover_logs(
     if accept_losses and recovery.unaccepted:
         for member in members.values():
             write_losses(member.volume, recovery.accepted | recovery.unaccepted)
-    if (accept_losses or not recovery.losses) and recovery.last is not None:
+    if accept_losses or not recovery.losses:
         for member in members.values():
-            member.log.rewrite(recovery.last)
+            member.log.settle(recovery.table.free())
+            if recovery.last is not None:
+                member.log.rewrite(recovery.last)
     return recovery
 
 

@@ -106,11 +106,14 @@ class SlotFile:
         cls, volume: Volume, path: str, kind: int, *, write: bool
     ) -> SlotFile | Blank | Unreadable:
         """The newest valid value. Raises ``DriveFault`` if a slot cannot be read at all, since
-        that one might be the newest."""
+        that one might be the newest. With ``write`` it is durable on return: what an earlier life
+        failed to write, or wrote last, may be in the drive's cache alone."""
         if volume.stat(path) is None:
             return Blank()
         file = volume.open(path, write=write, durable=write)
         try:
+            if write:
+                file.flush()
             found = _newest(file, kind)
         except BaseException:
             file.close()
