@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from appliance.engine.mirror import resync as module
+from appliance.engine.mirror.blob import blob_path
 from appliance.engine.mirror.brake import Brake
+from appliance.engine.mirror.place import FilePlace, decode_place
 from appliance.engine.mirror.resync import Haste, Resync
-from tests.crash.acts import commit, put, put_staged
+from tests.crash.acts import blob_of, commit, delete, put, put_staged
 from tests.crash.history import PARTITION
 from tests.crash.machine import Machine
 from tests.crash.simulated import Operation
@@ -154,3 +156,30 @@ def test_a_transfer_that_is_given_up_holds_nobody_back(machine: Machine) -> None
     assert store.commit_wait_s > 0
     store.abandon_resync(resync)
     assert store.commit_wait_s == 0
+
+
+def test_what_members_gave_back_meanwhile_takes_no_room_on_the_new_drive(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a new drive fills up under clients that write over what they wrote."""
+    store = machine.open()
+    put_staged(machine, b"large", 1, machine.rng.randbytes(90_000))
+    place = decode_place(blob_of(machine, b"large").place)
+    assert isinstance(place, FilePlace)
+    store.lose("drive-b", "pulled")
+    disk = machine.disks["drive-b"]
+    disk.restore_image({"": None})
+    store.add_outsider(disk.mount())
+    resync = store.begin_resync("drive-b")
+    resync.copy()
+    path = blob_path(place.blob_id)
+    assert resync.volume.stat(path) is not None
+    commit(store, delete(b"large", 2))
+    machine.clock.sleep_s(10)
+    store.step()
+    assert store.members["drive-a"].stat(path) is None
+    monkeypatch.setattr(module, "FINISH_BYTES_MAX", 0)
+    assert not store.finish_resync(resync), "something is left"
+    resync.copy()
+    assert resync.volume.stat(path) is None
+    assert store.finish_resync(resync)

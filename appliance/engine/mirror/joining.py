@@ -122,7 +122,10 @@ class Joining:
         state = self._state
         if self._resync is not None and self._resync.watch is watch:
             self._forget()
-        state.callbacks.alert(f"bringing drive {drive} in was given up for now: {fault}")
+        state.callbacks.alert(
+            f"bringing drive {drive} in was given up for now and is tried again by itself: {fault};"
+            f" replace drive {fault.drive} if this comes again"
+        )
         member = state.members.get(fault.drive)
         if member is not None:
             member.read_errors += 1

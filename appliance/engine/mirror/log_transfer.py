@@ -170,7 +170,8 @@ class LogTransfer:
             for segment, _, _ in walks
         ):
             raise Refused(
-                f"cannot let drive {self._target.drive_id} join: its copy of the log differs"
+                f"cannot let drive {self._target.drive_id} join: its copy of the log differs; "
+                "all of it is compared and copied again"
             )
         self._verified = last
 

@@ -96,6 +96,8 @@ class Resync:
         self._leave = leave
         self._trust = Trust()
         self._goal = self._take_goal()
+        self._dropped = 0
+        """So many of the blobs that members unlinked since are unlinked here too."""
         self._is_paused = means.is_paused
         self._haste = Haste.NONE
         self._written = _written(state)
@@ -176,6 +178,7 @@ class Resync:
 
     def _copy(self) -> None:
         goal = self._goal
+        self._drop()
         if self._followed == Tail():
             self._compare_blobs(goal)
         else:
@@ -257,8 +260,15 @@ class Resync:
 
     def _copy_last(self) -> None:
         self._copy()
-        for blob_id in self._state.dropped_blobs or ():
+        self._drop()
+
+    def _drop(self) -> None:
+        """What members unlinked since would take room here that they have no more."""
+        dropped = self._state.dropped_blobs or []
+        count = len(dropped)
+        for blob_id in dropped[self._dropped : count]:
             unlink_quietly(self._target.volume, blob_path(blob_id))
+        self._dropped = count
 
     def _on_lane(self, call: Callable[[], None]) -> None:
         """While commits wait: nobody does so for longer than a drive's deadline. Raises
