@@ -1,189 +1,182 @@
-"""How fast a scrub is, as a share of what the drives give, and what clients feel of it.
+"""How fast a scrub is, as a share of what the drives give, and what clients notice of it.
 
-    python -m tests.bench.scrub --gib 2
+    python -m tests.bench.scrub [--gigabytes 10] [--quick] [--scratch DIRECTORY]
 
-Root is needed for the loop drives. The store runs in a process of its own; the load is small
-durable puts and reads of what was put, over the engine's client. Drive speed is fio's, sequential,
-direct, both drives at once, in the same run. Only ratios within one run mean something.
+Needs root and fio. Two XFS file systems on loop devices with direct I/O, a mirror on them with a
+mixed load of which half the bytes are inline. Three times over: what fio reads of both drives at
+once, a scrub with nobody there, clients without one, clients with one. Prints each run and the
+medians; asserts nothing but that the scrubs find nothing. Only ratios within one run mean anything.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import os
+import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import psutil
+import uvloop
+
 from appliance.core.scrubs import ScrubOrder, ScrubRun
-from appliance.engine.interface import Batch, Engine, Partition, Put
 from appliance.engine.mirror.client import MirrorEngine
 from appliance.engine.mirror.connecting import connect_engine
 from appliance.engine.mirror.launch import DrivePath, make_mirror
 from tests.bench.drives import Drive, two_drives
 from tests.bench.fio import MIB, sequential_mib_per_second
-from tests.conformance.deeds import one, read_blob, write_blob
+from tests.bench.resync import Clients, Latencies, assembly, fill
 from tests.conformance.mirrors import MIRROR_ID, StoreProcess
 
-PARTITION: Final = Partition("bench")
-INLINE_BYTES: Final = 64 * 1024
-LARGE_BYTES: Final = 8 * MIB
-SMALL_BYTES: Final = 4096
-FILLERS: Final = 8
-POLL_S: Final = 0.2
+RUNS: Final = 3
+POLL_S: Final = 0.05
+SETTLE_S: Final = 3.0
+"""Clients count as active for a while after the last one went."""
+QUANTILES: Final = (0.5, 0.99)
 
 
-@dataclass
-class Latencies:
-    """Of one kind of call, in seconds."""
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What ``--quick`` makes smaller."""
 
-    puts: list[float] = field(default_factory=list)
-    gets: list[float] = field(default_factory=list)
-
-    def row(self, name: str) -> str:
-        """As a line of the table."""
-        cells = [_quantiles(self.puts), _quantiles(self.gets)]
-        return f"{name:<18} puts {len(self.puts):>6}  {cells[0]}   gets {cells[1]}"
+    total_bytes: int
+    runs: int
+    clients_s: float
 
 
-def _quantiles(samples: Sequence[float]) -> str:
-    ordered = sorted(samples)
-    if not ordered:
-        return "-"
-    p50, p99 = (ordered[int(len(ordered) * share)] * 1000 for share in (0.5, 0.99))
-    return f"p50 {p50:6.2f} ms p99 {p99:7.2f} ms"
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One of the runs. ``quantiles_ms``: of puts and gets, before and during the scrub."""
+
+    drive_mib_s: float
+    scrub_mib_s: float
+    cpu_ms_per_mib: float
+    quantiles_ms: tuple[float, ...]
 
 
 def main() -> None:
     """Measure and print."""
-    options = _options()
-    with tempfile.TemporaryDirectory(prefix="bench-scrub-", dir=options.scratch) as name:
-        home = Path(name)
-        size_bytes = int(options.gib * 1024**3 * 1.5) + 4 * 1024**3
-        with two_drives(home / "drives", size_bytes) as drives:
-            asyncio.run(_measure(home, drives, options))
-
-
-def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--gib", type=float, default=2.0, help="to fill, half of it inline")
-    parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--duration", type=float, default=10.0, help="seconds of load alone")
+    parser.add_argument("--gigabytes", type=float, default=10.0, help="to fill, half of it inline")
+    parser.add_argument("--quick", action="store_true", help="a twentieth of it, and one run")
     parser.add_argument("--scratch", type=Path, default=Path("/var/tmp"))
-    return parser.parse_args()
+    chosen = parser.parse_args()
+    total_bytes = int(chosen.gigabytes * 1e9)
+    sizes = Sizes(total_bytes // 20, 1, 5.0) if chosen.quick else Sizes(total_bytes, RUNS, 30.0)
+    with tempfile.TemporaryDirectory(prefix="bench-scrub-", dir=chosen.scratch) as name:
+        home = Path(name)
+        with two_drives(home / "drives", 2 * sizes.total_bytes + 4 * 10**9) as drives:
+            uvloop.run(_measure(home, drives, sizes))
 
 
-async def _measure(home: Path, drives: Sequence[Drive], options: argparse.Namespace) -> None:
-    process = StoreProcess(home, _lay_out(home, drives))
-    await process.start()
-    engine = await connect_engine(process.socket, role="bench")
+async def _measure(home: Path, drives: Sequence[Drive], sizes: Sizes) -> None:
+    first, second = drives
+    make_mirror(
+        MIRROR_ID,
+        [DrivePath("a", first.mount, "a"), DrivePath("b", second.mount, "b")],
+        index_directory=home / "index",
+        witness_file=home / "witness" / "w",
+    )
+    store = StoreProcess(home, assembly(home, {"a": first, "b": second}))
+    await store.start()
+    engine = await connect_engine(store.socket, role="gateway")
     try:
         await engine.ready(60)
-        await _fill(engine, int(options.gib * 1024**3))
-        speed = _drive_speed(drives)
-        idle, idle_s = await _scrub(engine)
-        print(f"drives, sequential, both at once: {speed:.0f} MiB/s each")
-        _print_scrub("scrub, no clients", idle, idle_s, speed)
-        quiet = await _load(engine, options.clients, asyncio.sleep(options.duration))
-        under_way: list[tuple[ScrubRun, float]] = []
-
-        async def scrub() -> None:
-            under_way.append(await _scrub(engine))
-
-        busy = await _load(engine, options.clients, scrub())
-        _print_scrub("scrub, clients", *under_way[0], speed)
-        print(quiet.row("without a scrub"))
-        print(busy.row("during a scrub"))
+        inline = await fill(engine, sizes.total_bytes)
+        print(f"filled with {sizes.total_bytes / 1e9:.1f} GB", flush=True)
+        process = psutil.Process(store.pid)
+        results = [
+            await _run(engine, process, drives, inline, sizes.clients_s) for _ in range(sizes.runs)
+        ]
+        _print_medians(results)
     finally:
         await engine.close()
-        await process.stop()
+        await store.stop()
 
 
-def _lay_out(home: Path, drives: Sequence[Drive]) -> dict[str, object]:
-    paths = [DrivePath(f"drive-{d.mount.parent.name}", d.mount) for d in drives]
-    index, witness = home / "index", home / "witness" / "w"
-    make_mirror(MIRROR_ID, paths, index_directory=index, witness_file=witness)
-    members = [{"drive": p.drive_id, "path": str(p.path), "serial": ""} for p in paths]
-    return {
-        "mirror": "bench",
-        "members": members,
-        "index_directory": str(index),
-        "witness_file": str(witness),
-    }
-
-
-async def _fill(engine: Engine, size_bytes: int) -> None:
-    """Half inline, half as files."""
-    small, large = os.urandom(INLINE_BYTES), os.urandom(LARGE_BYTES)
-
-    async def put(kind: bytes, data: bytes, numbers: range) -> None:
-        for number in numbers:
-            blob = await write_blob(engine, data)
-            await engine.commit(PARTITION, Batch([Put(b"%s %d" % (kind, number), b"", blob)]))
-
-    for kind, data in ((b"small", small), (b"large", large)):
-        count = size_bytes // 2 // len(data)
-        await asyncio.gather(
-            *(put(kind, data, range(first, count, FILLERS)) for first in range(FILLERS))
-        )
-
-
-def _drive_speed(drives: Sequence[Drive]) -> float:
-    """MiB/s of the slower one, both at once, of a file that was just written."""
+async def _run(
+    engine: MirrorEngine,
+    process: psutil.Process,
+    drives: Sequence[Drive],
+    inline: int,
+    clients_s: float,
+) -> Result:
+    await asyncio.sleep(SETTLE_S)
     sequential_mib_per_second(drives, "write")
-    return min(sequential_mib_per_second(drives, "read"))
+    speed = min(sequential_mib_per_second(drives, "read"))
+    spent_s = -sum(process.cpu_times()[:2])
+    run, took_s = await _scrub(engine)
+    spent_s += sum(process.cpu_times()[:2])
+    moved = min(drive.read_bytes for drive in run.drives) / MIB
+    rate, cost = moved / took_s, 1000 * spent_s / moved
+    print(
+        f"fio, both drives at once: {speed:.0f} MiB/s of the slower one; scrub, idle: "
+        f"{moved:.0f} MiB of each drive in {took_s:.1f} s, {rate:.0f} MiB/s, "
+        f"{100 * rate / speed:.0f} %; {cost:.2f} ms of processor time per MiB",
+        flush=True,
+    )
+    async with Clients(engine, inline) as before:
+        await asyncio.sleep(clients_s)
+    print(f"  clients before: {before.words()}", flush=True)
+    await engine.scrub(ScrubOrder.START)
+    async with Clients(engine, inline) as during:
+        await asyncio.sleep(clients_s)
+    report = await engine.scrub(ScrubOrder.LOOK)
+    ended = report.current or report.last
+    assert ended is not None
+    share = 100 * ended.done_bytes / max(ended.total_bytes, 1)
+    print(f"  clients during: {during.words()}; it did {share:.0f} % meanwhile", flush=True)
+    if report.current is not None:
+        await engine.scrub(ScrubOrder.CANCEL)
+        await _ended(engine)
+    return Result(speed, rate, cost, (*_quantiles(before), *_quantiles(during)))
 
 
 async def _scrub(engine: MirrorEngine) -> tuple[ScrubRun, float]:
     """A scrub from begin to end, and its seconds."""
     began_s = time.monotonic()
     await engine.scrub(ScrubOrder.START)
+    run = await _ended(engine)
+    assert run.found == 0, run
+    return run, time.monotonic() - began_s
+
+
+async def _ended(engine: MirrorEngine) -> ScrubRun:
     while True:
         report = await engine.scrub(ScrubOrder.LOOK)
         if report.current is None:
-            break
+            assert report.last is not None
+            return report.last
         await asyncio.sleep(POLL_S)
-    assert report.last is not None
-    assert report.last.found == 0, report.last
-    return report.last, time.monotonic() - began_s
 
 
-def _print_scrub(name: str, run: ScrubRun, took_s: float, speed: float) -> None:
-    rate = min(drive.read_bytes for drive in run.drives) / MIB / took_s
+def _quantiles(found: Latencies) -> list[float]:
+    """p50 and p99 of puts, then of gets, in ms."""
+    values = []
+    for taken in (found.taken_s["put"], found.taken_s["get"]):
+        ordered = sorted(taken) or [0.0]
+        values += [ordered[int(len(ordered) * share)] * 1000 for share in QUANTILES]
+    return values
+
+
+def _print_medians(results: Sequence[Result]) -> None:
+    shares = [100 * each.scrub_mib_s / each.drive_mib_s for each in results]
+    rates = [each.scrub_mib_s for each in results]
     print(
-        f"{name}: {rate:.0f} MiB/s of each drive, {100 * rate / speed:.0f} % of its speed, "
-        f"{took_s:.1f} s for {run.done_bytes / MIB:.0f} MiB; index {run.index}"
+        f"median of {len(results)}: scrub {statistics.median(rates):.0f} MiB/s of each drive,"
+        f" {statistics.median(shares):.0f} % of its speed,"
+        f" {statistics.median(each.cpu_ms_per_mib for each in results):.2f} ms per MiB"
     )
-
-
-async def _load(engine: Engine, clients: int, until: Awaitable[object]) -> Latencies:
-    """Small durable puts, each read back, until the awaitable is over."""
-    found = Latencies()
-    ended = asyncio.Event()
-    data = os.urandom(SMALL_BYTES)
-
-    async def client(number: int) -> None:
-        turn = 0
-        while not ended.is_set():
-            key = b"client %d/%d" % (number, turn % 1000)
-            began_s = time.monotonic()
-            blob = await write_blob(engine, data)
-            await engine.commit(PARTITION, Batch([Put(key, b"", blob)]))
-            put_s = time.monotonic()
-            await read_blob(engine, (await one(engine, PARTITION, key)).blob)
-            found.gets.append(time.monotonic() - put_s)
-            found.puts.append(put_s - began_s)
-            turn += 1
-
-    tasks = [asyncio.create_task(client(number)) for number in range(clients)]
-    await until
-    ended.set()
-    await asyncio.gather(*tasks)
-    return found
+    columns = list(zip(*(each.quantiles_ms for each in results), strict=True))
+    half = len(columns) // 2
+    for number, name in enumerate(("put p50", "put p99", "get p50", "get p99")):
+        before, during = (statistics.median(columns[number + at]) for at in (0, half))
+        times = f", {during / before:.1f} times" if before else ""
+        print(f"  {name}: {before:.1f} ms before, {during:.1f} ms during{times}")
 
 
 if __name__ == "__main__":
