@@ -30,12 +30,13 @@ class ScrubState(enum.Enum):
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DriveScrub:
-    """What was found on one drive. ``bad_segments`` are headers and whole files of log segments;
-    ``repaired`` and ``unrepairable`` say what became of everything bad or missing."""
+    """What was found on one drive so far; a report holds a copy. ``bad_segments`` are headers and
+    whole files of log segments; ``repaired`` and ``unrepairable`` say what became of everything bad
+    or missing."""
 
-    drive_id: str
+    drive_id: str = ""
     read_bytes: int = 0
     bad_batches: int = 0
     bad_segments: int = 0

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from appliance.core.errors import DataLost
 from appliance.core.ports import Clock, Lanes
+from appliance.core.scrubs import DriveScrub
 from appliance.engine.interface import BlobRef
 from appliance.engine.mirror.blob import blob_path
 from appliance.engine.mirror.messages import Order
 from appliance.engine.mirror.place import FilePlace, InlinePlace, decode_place
 from appliance.engine.mirror.scrub import PROVEN, Scrub
 from appliance.engine.mirror.scrub_kit import Committing, ScrubMeans
-from appliance.engine.mirror.scrub_tally import Found, Tally
+from appliance.engine.mirror.scrub_tally import Tally
 from appliance.engine.mirror.segment import segment_path
 from appliance.engine.mirror.store import Store
 from appliance.engine.mirror.throttle import Activity, Throttle
@@ -52,11 +54,9 @@ class Scrubbed:
     finished: bool = False
     pieces: int = 0
 
-    def found(self, drive: str) -> Found:
-        """Without the bytes read, which say nothing of faults."""
-        counters = self.tally.of(drive)
-        counters.read_bytes = 0
-        return counters
+    def found(self, drive: str) -> DriveScrub:
+        """Only what says something of faults."""
+        return dataclasses.replace(self.tally.of(drive), drive_id="", read_bytes=0)
 
 
 def scrub(

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from appliance.core.scrubs import DriveScrub
 from appliance.engine.mirror.adoption import copy_blob
 from appliance.engine.mirror.blob import blob_path
 from appliance.engine.mirror.format import DecodedBatch, FileBlob, LogRecord, encode_batch
@@ -13,7 +14,6 @@ from appliance.engine.mirror.mend import MENDED_SUFFIX, Mend, Mender
 from appliance.engine.mirror.place import FilePlace
 from appliance.engine.mirror.record import Kind
 from appliance.engine.mirror.scrub import PROVEN
-from appliance.engine.mirror.scrub_tally import Found
 from appliance.engine.mirror.segment import segment_path
 from appliance.engine.mirror.state import Stopped
 from appliance.engine.mirror.store import Store
@@ -103,7 +103,7 @@ def test_a_write_that_does_not_hold_is_no_repair(machine: Machine, store: Store)
 
     done = scrub(machine, lose)
     assert done.finished
-    assert done.found("drive-b") == Found(bad_batches=1, unrepairable=1)
+    assert done.found("drive-b") == DriveScrub(bad_batches=1, unrepairable=1)
 
 
 @pytest.mark.parametrize("drive", DRIVES)
@@ -126,7 +126,7 @@ def test_a_batch_of_another_history_is_told_from_the_right_one(
     done = scrub(machine)
     repaired_to(machine, before, done)
     assert done.tally.index == PROVEN
-    assert done.found(drive) == Found(bad_batches=1, repaired=1)
+    assert done.found(drive) == DriveScrub(bad_batches=1, repaired=1)
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ import errno
 import pytest
 
 from appliance.core.errors import DriveFault
+from appliance.core.scrubs import DriveScrub
 from appliance.engine.mirror.blob import blob_path
 from appliance.engine.mirror.scrub import PROVEN
-from appliance.engine.mirror.scrub_tally import Cursor, Found, Tally
+from appliance.engine.mirror.scrub_tally import Cursor, Tally
 from appliance.engine.mirror.segment import segment_path
 from appliance.engine.mirror.store import Store
 from tests.crash.acts import commit, put
@@ -37,7 +38,7 @@ def test_a_healthy_mirror_is_read_whole_and_not_a_byte_of_it_is_changed(machine:
     read = {drive: done.tally.of(drive).read_bytes for drive in DRIVES}
     assert min(read.values()) >= done.tally.total_bytes > 1_000_000
     assert done.tally.done_bytes == done.tally.total_bytes
-    assert [done.found(drive) for drive in DRIVES] == [Found(), Found()]
+    assert [done.found(drive) for drive in DRIVES] == [DriveScrub(), DriveScrub()]
 
 
 @pytest.mark.parametrize("drive", DRIVES)
@@ -47,12 +48,12 @@ def test_a_flipped_bit_is_found_and_mended_from_the_other_drive(
 ) -> None:
     fill(machine)
     path, offset = in_inline(machine, b"inline 7")
-    found = Found(bad_batches=1, repaired=1)
+    found = DriveScrub(bad_batches=1, repaired=1)
     if what == "large":
         path, offset = in_file(machine, b"large 10")
-        found = Found(bad_blobs=1, repaired=1)
+        found = DriveScrub(bad_blobs=1, repaired=1)
     elif what == "segment header":
-        offset, found = 30, Found(bad_segments=1, repaired=1)
+        offset, found = 30, DriveScrub(bad_segments=1, repaired=1)
     elif what == "batch header":
         offset = 4096 + 20
     elif what == "padding":
@@ -67,7 +68,7 @@ def test_a_flipped_bit_is_found_and_mended_from_the_other_drive(
     repaired_to(machine, before, done)
     assert done.found(drive) == found
     other = next(name for name in DRIVES if name != drive)
-    assert done.found(other) == Found()
+    assert done.found(other) == DriveScrub()
     store = machine.store
     assert store is not None
     health = {member.drive_id: member for member in store.health().members}
@@ -85,8 +86,8 @@ def test_what_is_missing_is_given_back(machine: Machine) -> None:
     _unlink(store, "drive-b", blob)
     done = scrub(machine)
     repaired_to(machine, before, done)
-    assert done.found("drive-a") == Found(missing_files=2, repaired=2)
-    assert done.found("drive-b") == Found(missing_files=1, repaired=1)
+    assert done.found("drive-a") == DriveScrub(missing_files=2, repaired=2)
+    assert done.found("drive-b") == DriveScrub(missing_files=1, repaired=1)
 
 
 def _unlink(store: Store, drive: str, path: str) -> None:
@@ -103,7 +104,7 @@ def test_a_whole_directory_of_blobs_that_is_gone_is_given_back(machine: Machine)
     _unlink(store, "drive-a", blob)
     del tree[blob.rpartition("/")[0]]
     done = scrub(machine)
-    assert done.found("drive-a") == Found(missing_files=1, repaired=1)
+    assert done.found("drive-a") == DriveScrub(missing_files=1, repaired=1)
     repaired_to(machine, before, done)
 
 
@@ -116,8 +117,8 @@ def test_files_nobody_owns_are_dropped_and_counted(machine: Machine) -> None:
     volume.make_directory(blob_path(stray.blob_id).rpartition("/")[0])
     volume.rename(f"staging/gateway-1/{stray.blob_id.hex()}", blob_path(stray.blob_id))
     done = scrub(machine)
-    assert done.found("drive-b") == Found(orphan_files=1)
-    assert done.found("drive-a") == Found()
+    assert done.found("drive-b") == DriveScrub(orphan_files=1)
+    assert done.found("drive-a") == DriveScrub()
     assert volume.stat(blob_path(stray.blob_id)) is None
     assert before
 
@@ -142,7 +143,7 @@ def test_a_write_that_went_nowhere_or_elsewhere_is_found(
     assert found.bad_batches == found.repaired >= (1 if fault == "lost" else 2)
     assert done.tally.index == PROVEN
     other = next(name for name in DRIVES if name != drive)
-    assert done.found(other) == Found()
+    assert done.found(other) == DriveScrub()
     contents = [disk.contents() for disk in machine.disks.values()]
     used = [segment.segment for segment in store._state.planner.table.used()]
     for segment in used:
@@ -160,11 +161,11 @@ def test_rot_in_free_space_is_nobodys_loss(machine: Machine) -> None:
     before = stable(machine)
     done = scrub(machine)
     repaired_to(machine, before, done)
-    assert [done.found(drive) for drive in DRIVES] == [Found(), Found()]
+    assert [done.found(drive) for drive in DRIVES] == [DriveScrub(), DriveScrub()]
     machine.disks["drive-b"].flip(free, 20)
     done = scrub(machine)
     repaired_to(machine, before, done)
-    assert done.found("drive-b") == Found(bad_segments=1, repaired=1)
+    assert done.found("drive-b") == DriveScrub(bad_segments=1, repaired=1)
 
 
 def test_two_copies_bad_in_different_blocks_are_put_together(machine: Machine) -> None:
@@ -175,7 +176,7 @@ def test_two_copies_bad_in_different_blocks_are_put_together(machine: Machine) -
     machine.disks["drive-b"].flip(path, offset + 8192)
     done = scrub(machine)
     repaired_to(machine, before, done)
-    assert [done.found(drive) for drive in DRIVES] == [Found(bad_batches=1, repaired=1)] * 2
+    assert [done.found(drive) for drive in DRIVES] == [DriveScrub(bad_batches=1, repaired=1)] * 2
 
 
 def test_what_is_bad_on_both_drives_is_named_and_nothing_else_is_touched(machine: Machine) -> None:
@@ -189,7 +190,7 @@ def test_what_is_bad_on_both_drives_is_named_and_nothing_else_is_touched(machine
         done = scrub(machine)
         assert done.finished
         assert stable(machine) == before
-        expected = Found(bad_batches=1, bad_blobs=1, unrepairable=2)
+        expected = DriveScrub(bad_batches=1, bad_blobs=1, unrepairable=2)
         assert [done.found(drive) for drive in DRIVES] == [expected] * 2
         assert sorted(done.tally.lost) == named
         assert done.tally.index.startswith("not proven: parts of the log are lost")
@@ -236,7 +237,7 @@ def test_blocks_that_cannot_be_read_are_written_anew(machine: Machine) -> None:
     disk.hook = hook
     done = scrub(machine)
     repaired_to(machine, before, done)
-    assert done.found("drive-a") == Found(bad_batches=1, repaired=1)
+    assert done.found("drive-a") == DriveScrub(bad_batches=1, repaired=1)
     assert len(machine.disks) == len(machine.store.members if machine.store else ())
 
 
@@ -248,7 +249,7 @@ def test_a_drive_that_does_not_take_the_repair_leaves_the_mirror(machine: Machin
     disk.fail_at(1, errno.EIO, kinds=frozenset({"write"}), persistent=True)
     done = scrub(machine)
     assert list(store.members) == ["drive-b"]
-    assert done.found("drive-a") == Found(bad_batches=1, unrepairable=1)
+    assert done.found("drive-a") == DriveScrub(bad_batches=1, unrepairable=1)
     commit(store, put(b"after", 7000))
 
 
@@ -278,6 +279,6 @@ def test_a_mirror_of_one_drive_is_scrubbed_as_far_as_it_goes(machine: Machine) -
     machine.disks["drive-a"].flip(*in_file(machine, b"large 10"))
     done = scrub(machine)
     assert done.finished
-    assert done.found("drive-a") == Found(bad_blobs=1, unrepairable=1)
+    assert done.found("drive-a") == DriveScrub(bad_blobs=1, unrepairable=1)
     assert done.tally.lost == [_masked(machine, b"large 10")]
     assert done.tally.index == PROVEN

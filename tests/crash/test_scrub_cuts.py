@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from appliance.core.scrubs import ScrubState
+from appliance.core.scrubs import DriveScrub, ScrubState
 from appliance.engine.mirror.scrub import PROVEN
-from appliance.engine.mirror.scrub_tally import Found, Tally
+from appliance.engine.mirror.scrub_tally import Tally
 from appliance.engine.mirror.store import Store
 from tests.crash.acts import commit, delete, put
 from tests.crash.cuts import sweep
@@ -55,7 +55,7 @@ def test_commits_releases_and_recycling_go_on_meanwhile(machine: Machine) -> Non
     done = scrub(machine, live)
     assert done.finished
     assert done.tally.index == PROVEN
-    assert [done.found(drive) for drive in DRIVES] == [Found(), Found()]
+    assert [done.found(drive) for drive in DRIVES] == [DriveScrub(), DriveScrub()]
     assert store.counts()["recycled_segments"] > recycled
 
 
@@ -92,7 +92,7 @@ def test_segments_freed_under_pressure_before_they_were_read_are_looked_for_agai
     done = scrub(machine, press, done_tally)
     assert seen
     assert done.tally.index == PROVEN
-    assert [done.found(drive) for drive in DRIVES] == [Found(), Found()]
+    assert [done.found(drive) for drive in DRIVES] == [DriveScrub(), DriveScrub()]
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -157,7 +157,7 @@ def _survive(seed: int, cut: int, directory: Path) -> int:
     assert done.tally.index == PROVEN
     scrub(machine)  # drops a copy that the cut kept from taking its place
     done = scrub(machine)
-    assert [done.found(drive) for drive in DRIVES] == [Found(), Found()]
+    assert [done.found(drive) for drive in DRIVES] == [DriveScrub(), DriveScrub()]
     assert everything(machine) == contents
     machine.drop_store()
     return operations

@@ -17,10 +17,11 @@ from typing import Final
 import pytest
 
 from appliance.core.errors import DriveTimeout
+from appliance.core.scrubs import DriveScrub
 from appliance.engine.interface import BlobRef
 from appliance.engine.mirror.hedging import HedgedReads
 from appliance.engine.mirror.scrub import PROVEN
-from appliance.engine.mirror.scrub_tally import Found, Tally
+from appliance.engine.mirror.scrub_tally import Tally
 from appliance.engine.mirror.store import Store
 from appliance.runtime.clock import SystemClock
 from appliance.runtime.lanes import ThreadLanes
@@ -153,7 +154,7 @@ def _nothing_found(machine: Machine, tally: Tally) -> None:
     assert tally.index == PROVEN
     for drive in DRIVES:
         tally.of(drive).read_bytes = 0
-        assert tally.of(drive) == Found()
+        assert tally.of(drive) == DriveScrub(drive)
     store = machine.store
     assert store is not None and list(store.members) == list(DRIVES)
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from appliance.core.scrubs import DriveScrub
 from appliance.engine.mirror.place import FilePlace
 from appliance.engine.mirror.scrub import PROVEN
-from appliance.engine.mirror.scrub_tally import Found, Tally
+from appliance.engine.mirror.scrub_tally import Tally
 from appliance.engine.mirror.state import Stopped
 from tests.crash.machine import DRIVES, Machine
 from tests.crash.scrubbing import (
@@ -53,7 +54,7 @@ def test_a_row_of_the_index_that_the_log_does_not_say_is_found_and_the_index_bui
     assert everything(machine) == contents
     done = scrub(machine)
     assert done.tally.index == PROVEN
-    assert [done.found(drive) for drive in DRIVES] == [Found(), Found()]
+    assert [done.found(drive) for drive in DRIVES] == [DriveScrub(), DriveScrub()]
 
 
 def test_a_released_blob_that_has_an_owner_is_found(machine: Machine) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from appliance.core.scrubs import DriveScrub
 from appliance.engine.mirror.blob import blob_path
 from appliance.engine.mirror.messages import Order, Staged
 from appliance.engine.mirror.place import FilePlace
 from appliance.engine.mirror.scrub import PROVEN
-from appliance.engine.mirror.scrub_tally import Found, Tally
+from appliance.engine.mirror.scrub_tally import Tally
 from appliance.engine.mirror.store import Store
 from tests.crash.acts import commit, delete, put
 from tests.crash.machine import DRIVES, Machine
@@ -37,9 +38,9 @@ def _healthy(machine: Machine, tally: Tally) -> None:
     done = scrub(machine)
     assert done.tally.index == tally.index == PROVEN
     for drive in DRIVES:
-        assert done.found(drive) == Found()
+        assert done.found(drive) == DriveScrub()
         tally.of(drive).read_bytes = 0
-        assert tally.of(drive) == Found()
+        assert tally.of(drive) == DriveScrub(drive)
 
 
 def _neighbours(machine: Machine, store: Store) -> list[bytes]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.development import PROJECT, Service, development_service
+from tests.system.drives import until
 
 DEADLINE_S = 60.0
 
@@ -71,7 +71,7 @@ def test_a_scrub_is_paused_over_a_restart_and_goes_on(
         client, bucket = service.client(), service.main.bucket
         client.put_object(Bucket=bucket, Key="large", Body=os.urandom(6_000_000))
         _appliance(service, "mirror", "scrub")
-        _until_done_bytes(service, 1)
+        until(lambda: _has_begun(service), "the scrub reads", deadline_s=DEADLINE_S)
         paused = _appliance(service, "mirror", "scrub", "--pause")
         assert paused["current"]["state"] == "paused"
     monkeypatch.setenv("APPLIANCE_STORE_SCRUB_LIMIT_MIB_S", "0")
@@ -85,14 +85,9 @@ def test_a_scrub_is_paused_over_a_restart_and_goes_on(
         assert report["last"]["began_ns"] == current["began_ns"]
 
 
-def _until_done_bytes(service: Service, least: int) -> None:
+def _has_begun(service: Service) -> bool:
     """What is waited for happens in another process."""
-    deadline = time.monotonic() + DEADLINE_S
-    while True:
-        (mirror,) = _appliance(service, "mirror", "status")
-        current = mirror["scrub"]["current"]
-        assert current is not None, "it is over before it could be paused"
-        if current["done_bytes"] >= least:
-            return
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    (mirror,) = _appliance(service, "mirror", "status")
+    current = mirror["scrub"]["current"]
+    assert current is not None, "it is over before it could be paused"
+    return bool(current["done_bytes"])

@@ -17,20 +17,6 @@ from appliance.core.scrubs import DriveScrub, ScrubRun, ScrubState
 LOST_NAMES_MAX: Final = 100
 
 
-@dataclass(slots=True)
-class Found:
-    """One drive's counters; see ``DriveScrub``."""
-
-    read_bytes: int = 0
-    bad_batches: int = 0
-    bad_segments: int = 0
-    bad_blobs: int = 0
-    missing_files: int = 0
-    orphan_files: int = 0
-    repaired: int = 0
-    unrepairable: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class Cursor:
     """Where to go on: the log is done up to ``sequence``, or, with the proof of the index,
@@ -51,14 +37,14 @@ class Tally:
     done_bytes: int = 0
     total_bytes: int = 0
     cursor: Cursor = field(default_factory=Cursor)
-    drives: dict[str, Found] = field(default_factory=dict)
+    drives: dict[str, DriveScrub] = field(default_factory=dict)
     index: str = ""
     lost: list[str] = field(default_factory=list)
     lost_count: int = 0
 
-    def of(self, drive: str) -> Found:
+    def of(self, drive: str) -> DriveScrub:
         """The counters of a drive."""
-        return self.drives.setdefault(drive, Found())
+        return self.drives.setdefault(drive, DriveScrub(drive))
 
     def name_lost(self, name: str) -> None:
         """A record whose every copy is bad."""
@@ -81,10 +67,7 @@ class Tally:
             self.done_bytes,
             max(self.total_bytes, self.done_bytes),
             eta_s,
-            tuple(
-                DriveScrub(drive, **dataclasses.asdict(found))
-                for drive, found in sorted(self.drives.copy().items())
-            ),
+            tuple(dataclasses.replace(found) for _, found in sorted(self.drives.copy().items())),
             self.index,
             tuple(self.lost),
             self.lost_count,
@@ -94,11 +77,7 @@ class Tally:
     @classmethod
     def resumed(cls, run: ScrubRun, cursor: Cursor) -> Tally:
         """The account of a run that a stop of the store cut short."""
-        drives = {}
-        for drive in run.drives:
-            fields = dataclasses.asdict(drive)
-            drive_id = fields.pop("drive_id")
-            drives[drive_id] = Found(**fields)
+        drives = {drive.drive_id: dataclasses.replace(drive) for drive in run.drives}
         return cls(
             run.began_ns,
             run.worked_s,
