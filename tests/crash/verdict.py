@@ -97,6 +97,8 @@ class Trial:
     def _condemn_index(self, trouble: ApplianceError) -> None:
         """Somebody met a bad page: the service proves it and starts anew, without that index."""
         self._index_is_bad = False
+        if self._went_on:
+            self._recorder = None  # a crash from here on is none of the scene that was asked for
         store = self.machine.store
         if store is not None and not isinstance(trouble, Stopped):
             damage = index_damage(store._state.index.path)
@@ -278,6 +280,8 @@ class Trial:
             if self.machine.rng.random() < 0.85:
                 return False
             proven = scrub(self.machine).tally.index
+            if self._index_is_bad and not proven:
+                raise Stopped("the scrub met the bad page and put the index aside")
             _demand(proven == PROVEN, f"a scrub after a fault that costs nothing says: {proven}")
         disks = [self.machine.disks[drive] for drive in members]
         different = _differing(*disks)
