@@ -109,7 +109,7 @@ LOADS = {
 }
 
 
-@pytest.mark.parametrize("pace", [1.5, pytest.param(3.0, marks=pytest.mark.long)])
+@pytest.mark.parametrize("pace", [1.5, pytest.param(2.0, marks=pytest.mark.long)])
 @pytest.mark.parametrize("load", LOADS)
 def test_it_ends_although_clients_write_faster_than_it_copies(
     machine: Machine, load: str, pace: float
