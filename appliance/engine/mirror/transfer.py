@@ -5,6 +5,13 @@ over, and what the target already has there is kept, so that one bad spot on the
 never keeps a second copy of all the rest from being made. Invariant: a blob file of the target is
 left alone only when every byte of it verifies, or when its name and length are enough by ``trust``.
 
+Crash points of a blob, in order: (1) part of ``<id>.part``: dropped by the next attempt; (2) all of
+it, flushed; (3) its final name; (4) its directory flushed, with those of all blobs of the round. Of
+a segment: (1) part of ``<id>.new``: removed when the log is opened; (2) flushed; (3) its name; (4)
+the directory flushed. Of one that is there already: (1) some blocks; (2) all; (3) its header, which
+makes the generation right last. Nothing of it counts before the join, so that an attempt after the
+crash compares all that ``trust`` does not vouch for.
+
 Blocking; any thread, and the pieces of the work on the threads of the crew.
 """
 
