@@ -6,6 +6,7 @@ anything in it is never formatted. A directory that goes away is noticed at the 
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Final
 
 from appliance.control.disks.bay import Mounted
 from appliance.core.drives import Drive, DriveKind, Signature
-from appliance.core.errors import Refused
+from appliance.core.errors import DriveFault, Refused
 from appliance.core.ports import Space
 
 IDENTITY_FILE: Final = "drive-id"
@@ -78,7 +79,10 @@ class DirectoryBay:
 
     def space(self, drive_id: str) -> Space:
         """Of the file system it lies in."""
-        found = os.statvfs(self._mounted[drive_id].path)
+        try:
+            found = os.statvfs(self._mounted[drive_id].path)
+        except (KeyError, OSError) as error:
+            raise DriveFault(drive_id, "asking for its room", errno.ENOENT) from error
         return Space(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
 
     def pieces(self, drive_id: str) -> Sequence[tuple[int, int]]:

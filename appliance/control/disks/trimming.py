@@ -15,7 +15,7 @@ from typing import Final
 
 from appliance.control.disks.bay import Bay
 from appliance.control.disks.reality import Reality
-from appliance.core.errors import DriveFault
+from appliance.core.errors import ApplianceError, DriveFault
 from appliance.core.ports import Clock, Space
 
 LOOK_EVERY_S: Final = 60.0
@@ -106,7 +106,10 @@ class Trimming:
     async def _keep(self) -> None:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            await self.look()
+            try:
+                await self.look()
+            except ApplianceError as error:
+                _log.warning("free space is not given back for now: %s", error)
 
     async def look(self) -> None:
         """Begin what is due."""

@@ -56,15 +56,16 @@ class ScrubDrives:
         """The members that do not answer although another one does: asked for a block of the log
         past the cache, all at once."""
         path = segment_path(self._state.planner.tail.segment)
+        members = self._state.members  # replaced as a whole, by the committer
         probes = {
             _lane(drive, PROBE): partial(_read_block, member.volume, path)
-            for drive, member in self._state.members.items()
+            for drive, member in members.items()
         }
         deadline_s = self._state.settings.deadline_s
         outcomes = self._lanes.run(probes, deadline_s=deadline_s)
         late: dict[str, DriveFault] = {
             drive: _late(drive, deadline_s)
-            for drive in self._state.members
+            for drive in members
             if isinstance(outcomes[_lane(drive, PROBE)].fault, DriveTimeout)
         }
         return late if len(late) < len(probes) else {}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from appliance.core.errors import DriveFault
 from appliance.core.ports import Volume
 from appliance.runtime.clock import SystemClock, SystemEntropy
-from appliance.system.files import DirectoryVolume
+from appliance.system.files import READ_BYTES, DirectoryVolume
 from appliance.system.tracing import Trace, TraceEvent, TraceFile, TracingVolume, read_trace
 from tests.crash.simulated import Power, SimulatedDisk
 
@@ -351,3 +351,27 @@ def test_the_real_clock_and_entropy() -> None:
     assert clock.now_ns() > 1_700_000_000 * 10**9
     assert len(SystemEntropy().token(16)) == 16
     assert SystemEntropy().token(16) != SystemEntropy().token(16)
+
+
+def test_direct_reads_beside_each_other_never_share_memory(tmp_path: Path) -> None:
+    """Memory is used again, by one read at a time, and also after one that failed; a read larger
+    than what is kept has its own."""
+    volume = DirectoryVolume(tmp_path, "A")
+    parts = [bytes([number]) * (READ_BYTES // 4) for number in range(8)]
+    (tmp_path / "f").write_bytes(b"".join(parts))
+    file = volume.open("f", direct=True)
+
+    def read(number: int) -> bool:
+        at = number % len(parts) * len(parts[0])
+        return file.read_at(at + 5, len(parts[0]) - 9) == parts[number % len(parts)][5:-4]
+
+    with ThreadPoolExecutor(6) as threads:
+        assert all(threads.map(read, range(200)))
+        assert file.read_at(3, 2 * READ_BYTES - 3) == b"".join(parts)[3 : 2 * READ_BYTES]
+        gone = volume.open("f", direct=True)
+        gone.close()
+        with pytest.raises(DriveFault):
+            gone.read_at(0, BLOCK)
+        assert all(threads.map(read, range(50)))
+    file.close()
+    volume.close()
