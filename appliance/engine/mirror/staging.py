@@ -243,6 +243,9 @@ class MirrorBlobWriter:
             for member, future in zip(members, opening, strict=True):
                 if await self._came_back(member, future):
                     trace.copies.append(Copy(member, member.generation, future.result()))
+                else:
+                    # A file that is held open keeps a drive that hung from being mounted afresh.
+                    future.add_done_callback(partial(discard, member, trace))
         except BaseException:
             trace.settled = True  # each file goes by itself, once it is made
             for member, future in zip(members, opening, strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import random
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -230,5 +231,33 @@ def test_a_mistake_in_a_drive_s_thread_is_no_failed_drive() -> None:
             await writer.write(DATA + bytes(PIECE_BYTES))
             await writer.finish()
         assert home.reported == []
+
+    run(scenario)
+
+
+def test_a_file_made_after_its_drive_left_is_not_held_open() -> None:
+    """A drive that hangs while an upload begins leaves, and goes on: held open, it could not be
+    mounted afresh."""
+
+    async def scenario(home: House) -> None:
+        going_on = threading.Event()
+
+        def hook(operation: Operation) -> None:
+            if operation.kind == "create":
+                assert going_on.wait(20)
+
+        home.disks["drive-b"].hook = hook
+        member = home.members["drive-b"]
+        member.gone.set_result(None)
+        writer = home.writer()
+        await writer.write(DATA)
+        blob = await writer.finish()
+        assert isinstance(blob, StagedBlob)
+        assert list(blob.stamps) == ["drive-a"]
+        going_on.set()
+        for _ in ("made", "removed"):
+            await asyncio.wrap_future(member.threads.submit(bool))
+        assert member.volume.stat(staged_path("gateway-1", blob.blob_id)) is None
+        blob.settle()
 
     run(scenario)
