@@ -19,6 +19,7 @@ help:
 	'make check   style, types, layers and all quick tests; no root, under three minutes' \
 	'make test    everything, as continuous integration runs it; root on Debian for all of it' \
 	'make mutants disable each safeguard of the engine in turn and see the tests notice' \
+	'             (ARGS="--publish", --only TEXT, --survivors, --list; a tenth is in make test)' \
 	'make crash-long  a million crash states (STATES, SEED, WORKERS), figures for RELIABILITY.md' \
 	'make bench   measure this service beside others (see docs/PERFORMANCE.md)' \
 	'make install the service on this server, under systemd; root (see docs/installation.md)' \
@@ -62,10 +63,11 @@ test: setup-test
 	@$(PHASE) style $(MAKE) -s lint
 	@$(PHASE) types $(MAKE) -s types
 	@$(PHASE) "tidy, unit, conformance, crash and S3 tests" $(MAKE) -s all-quick-tests
+	@$(PHASE) "a tenth of the engine's mutants" $(PYTHON) -m tests.mutants --share 10
 	@$(PHASE) "clients, drives and whole machines" $(MAKE) -s machine-tests
 
 mutants: setup-test
-	@$(PYTHON) -m tests.mutants $(ARGS)
+	@$(PYTHON) -m tests.mutants --jobs $(shell nproc) $(ARGS)
 
 STATES ?= 1000000
 SEED ?= $(shell od -An -N3 -tu4 /dev/urandom | tr -d ' ')

@@ -33,6 +33,7 @@ KEPT: Final = ROOT / ".cache" / "mutants"
 RESULTS: Final = KEPT / "results.json"
 SURVIVORS: Final = Path(__file__).with_name("survivors.txt")
 """Those known to survive, each a missing test. A share leaves them out, and says so."""
+UNTRIED: Final = "# Never tried: their code is newer than the last run."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,9 +48,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if mutants:
         with_session(lambda session: verdicts.extend(_try_all(session, mutants, options)))
     survivors = _tell_end(verdicts)
+    if options.write_survivors:
+        _write_survivors()
     if options.publish:
         _publish()
     return 1 if survivors else 0
+
+
+def _write_survivors() -> None:
+    """The list anew, from what became of every mutant when it was last tried."""
+    results = _results()
+    names = [mutant.name for mutant in (*find(ROOT), *chosen(ROOT))]
+    survived = [name for name in names if name in results and not results[name].caught_by]
+    untried = [name for name in names if name not in results]
+    head = [line for line in SURVIVORS.read_text().splitlines() if line.startswith("#")][:4]
+    lines = [*head, *survived]
+    if untried:
+        lines += ["", UNTRIED, *untried]
+    SURVIVORS.write_text("\n".join(lines) + "\n")
+    print(
+        f"{len(survived)} survived, {len(untried)} were never tried: {SURVIVORS.relative_to(ROOT)}"
+    )
 
 
 def _publish() -> None:
@@ -113,6 +132,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=0,
         metavar="SECONDS",
         help="no crash states, and of the tests those that fit: survivors may be none",
+    )
+    parser.add_argument(
+        "--write-survivors", action="store_true", help=f"write {SURVIVORS.name} anew at the end"
     )
     parser.add_argument("--publish", action="store_true", help="keep the figures in docs")
     return parser.parse_args(arguments)
