@@ -166,7 +166,8 @@ class DyingDrive(LoopDrive):
         nodes = [argument for node in self._nodes() for argument in ("--blockdev", node)]
         export = f"type=fuse,id=export,node-name=image,mountpoint={self._target},writable=on"
         self._daemon = subprocess.Popen(
-            ["qemu-storage-daemon", *nodes, "--export", export], stdin=subprocess.DEVNULL
+            ["qemu-storage-daemon", *nodes, *self._more(), "--export", export],
+            stdin=subprocess.DEVNULL,
         )
         until(lambda: os.path.ismount(self._target), f"an export at {self._target}")
         self._export = os.open(self._target, os.O_RDONLY)
@@ -175,6 +176,10 @@ class DyingDrive(LoopDrive):
     def _nodes(self) -> list[str]:
         """What the daemon stacks below its export, which is called ``image``."""
         return [f"driver=file,node-name=image,filename={self.image},cache.direct=off"]
+
+    def _more(self) -> list[str]:
+        """Further arguments of the daemon."""
+        return []
 
     @property
     def pid(self) -> int:
