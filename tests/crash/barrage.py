@@ -23,7 +23,9 @@ from tests.crash.world import Note, Stand, World
 
 DEEDS_DRAWN: Final = 5
 STRUCK_MOMENTS: Final = 7
-"""Of one run, how many of those behind the fault are crashed."""
+"""Of one run, how many of those behind the fault are crashed at least."""
+STATES_WANTED: Final = 300
+"""Of a barrage: where a phase has few operations, more crashes of each run are tried."""
 
 Stage: TypeAlias = Callable[[World, Visits, Attack], Stand]
 
@@ -113,6 +115,7 @@ class Barrage:
         self._visits = visits
         self._attack, self._phase = drawn(turn)
         self._deeds = list(self._phase.deeds)
+        self._moments = STRUCK_MOMENTS
 
     def run(self) -> None:
         """Raises ``Broken``."""
@@ -123,6 +126,7 @@ class Barrage:
         drive = self._target(stand, visits.rng)
         counting = Injection(attack, drive, 0)
         self._fire(World(visits.seed, visits.place("run"), stand), stand, counting)
+        self._moments = max(STRUCK_MOMENTS, STATES_WANTED // max(counting.seen, 1))
         for number in range(1, counting.seen + 1):
             self._run(stand, Injection(attack, drive, number))
 
@@ -149,8 +153,9 @@ class Barrage:
         finally:
             world.machine.drop_store()
         struck = [m for m in world.recorder.moments if isinstance(m.note, Note) and m.note.injected]
-        for moment in visits.rng.sample(struck, min(len(struck), STRUCK_MOMENTS)):
-            for images in visits.crashes(moment, 1):
+        chosen = visits.rng.sample(struck, min(len(struck), self._moments))
+        for moment in chosen:
+            for images in visits.crashes(moment, max(1, self._moments // len(chosen))):
                 scene = visits.scene(world, moment, images)
                 labels = {injection.attack.label, self._phase.label}
                 scene = replace(scene, labels=scene.labels | labels, must_serve=world.is_survivable)

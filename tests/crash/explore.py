@@ -13,6 +13,7 @@ import argparse
 import logging
 import pickle
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -110,6 +111,8 @@ def main() -> int:
     parser.add_argument("--tally", type=Path, help="write the counts there")
     arguments = parser.parse_args()
     logging.disable(logging.CRITICAL)
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has us ignore the first
+        signal.signal(number, signal.default_int_handler)
     began = time.monotonic()
     crowd = Crowd(arguments.workers, states=arguments.states, show=True)
     try:

@@ -320,7 +320,7 @@ SCENES: Final[Sequence[tuple[Draw, int]]] = (
     (rot, 9),
     (rot_apart, 7),
     (fails_at_start, 5),
-    (rot_together, 10),
+    (rot_together, 18),
 )
 
 
