@@ -112,7 +112,7 @@ class Trial:
         try:
             store = self._open()
         except EngineError as error:
-            if self._index_is_bad and isinstance(error, Stopped):
+            if self._index_is_bad and isinstance(error, Stopped | Damaged):
                 raise  # a page that nobody had read before: the next start does without
             return self._refused(verdict, error)
         except Refused as error:
