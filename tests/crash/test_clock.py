@@ -128,6 +128,27 @@ def test_heartbeats_and_votes_take_no_notice(machine: Machine, jump_s: float) ->
     assert len(machine.open().members) == 2
 
 
+@pytest.mark.parametrize(
+    ("jump_s", "said"),
+    [
+        (70 * YEAR_S, "set 25550 days ahead"),
+        (-50 * YEAR_S, "set 18250 days back"),
+        (3 * 3600.0, "set 3.0 hours ahead"),
+        (600.0, ""),
+    ],
+)
+def test_a_clock_that_was_set_is_told_once(machine: Machine, jump_s: float, said: str) -> None:
+    store = machine.open()
+    store.step()
+    machine.clock.jump_s(jump_s)
+    for _ in range(3):
+        machine.clock.sleep_s(60)
+        store.step()
+    told = [alert for alert in machine.alerts if "clock" in alert]
+    assert len(told) == bool(said)
+    assert all(said in alert for alert in told)
+
+
 @JUMPS
 def test_the_authority_that_clients_trust_outlives_any_clock(tmp_path: Path, jump_s: float) -> None:
     """A server certificate made under a wrong clock is replaced as soon as the clock is right."""

@@ -23,14 +23,25 @@ class SteadyTime:
         self._clock = clock
         self._ahead_s = self._wall_ahead_s()
         self._since_s = clock.monotonic_s()
+        self._untold_s = 0.0
 
     def steady_for_s(self) -> float:
         """Since when, in monotonic seconds, the wall clock has not been set."""
+        self._look()
+        return self._clock.monotonic_s() - self._since_s
+
+    def set_by_s(self) -> float:
+        """By how much the wall clock was set, forwards or back, since this was asked last."""
+        self._look()
+        set_by_s, self._untold_s = self._untold_s, 0.0
+        return set_by_s
+
+    def _look(self) -> None:
         ahead_s = self._wall_ahead_s()
         if abs(ahead_s - self._ahead_s) > TOLERANCE_S:
             self._since_s = self._clock.monotonic_s()
+            self._untold_s += ahead_s - self._ahead_s
         self._ahead_s = ahead_s
-        return self._clock.monotonic_s() - self._since_s
 
     def _wall_ahead_s(self) -> float:
         return self._clock.now_ns() / 1e9 - self._clock.monotonic_s()

@@ -46,6 +46,10 @@ SURPLUS_WORTH_A_SEGMENT: Final = 4
 Sweep: TypeAlias = Callable[[Sequence[Volume], str], int]
 """Removes a staging directory on these drives if its gateway is gone; how many files went."""
 
+CLOCK_TOLD_S: Final = 900.0
+"""A clock that was set by less than requests may be off is nobody's business."""
+HOURS_SHOWN_MAX: Final = 72.0
+
 
 class Upkeep:
     """Periodic work; ``step`` is called often and does little each time."""
@@ -80,6 +84,7 @@ class Upkeep:
         now_s = self._state.clock.monotonic_s()
         self._room.look()
         self._advise()
+        self._tell_of_the_clock()
         self._room.prepare_ahead()
         if self._state.index.wal_pages > WAL_PAGES_MAX:
             self._state.index.shorten_wal()
@@ -119,6 +124,18 @@ class Upkeep:
                 self._advised.add(drive)
                 serial = member.superblock.value.serial
                 self._state.callbacks.alert(f"drive {drive} (serial {serial}): {words}")
+
+    def _tell_of_the_clock(self) -> None:
+        """Nothing is harmed by a clock that was set, but requests are signed with the time."""
+        set_by_s = self._steady.set_by_s()
+        if abs(set_by_s) < CLOCK_TOLD_S:
+            return
+        hours = abs(set_by_s) / 3600
+        much = f"{hours:.1f} hours" if hours < HOURS_SHOWN_MAX else f"{hours / 24:.0f} days"
+        self._state.callbacks.alert(
+            f"this machine's clock was set {much} {'ahead' if set_by_s > 0 else 'back'}: nothing is"
+            " lost, but clients whose clocks differ are refused; see that it is right (timedatectl)"
+        )
 
     def give_back(self) -> None:
         """Unlink free segments above what is kept. Those the newest manifest still names as used
