@@ -14,6 +14,7 @@ from appliance.core.decisions import MEANINGS, Choice, choice_for
 from appliance.core.errors import InvalidInput, Refused
 
 LOST_SHOWN_MAX: Final = 20
+_NOT_OPEN: Final = {"assembling", "offline"}
 
 
 @click.command("resolve")
@@ -73,7 +74,10 @@ def _show_question(output: Output, report: MirrorReport) -> None:
     show(output, [report])
     choice = choice_for(report.question)
     if choice is None:
-        output.say("\nNothing is to be decided.")
+        if report.state in _NOT_OPEN:
+            output.say("\nNothing is to be decided yet: the mirror is not open. Look again soon.")
+        else:
+            output.say("\nNothing is to be decided.")
         return
     meaning = MEANINGS[choice]
     output.say(f"\n{plain(meaning.asks)}")

@@ -51,7 +51,12 @@ async def decide(
     meaning = MEANINGS[choice]
     if health.question.value != meaning.question:
         asked = choice_for(health.question.value)
-        wants = f"it waits for {MEANINGS[asked].option}" if asked else "it waits for no decision"
+        if asked:
+            wants = f"it waits for {MEANINGS[asked].option}"
+        elif health.state is MirrorState.OFFLINE:
+            wants = f"it is not open and asks for nothing yet ({health.reason}); look again soon"
+        else:
+            wants = "it waits for no decision"
         raise Refused(f"cannot resolve mirror {name} with {meaning.option}: {wants}")
     message: dict[str, object] = {
         "forced": choice is Choice.FORCE,

@@ -72,7 +72,13 @@ def test_what_is_asked_is_told_with_what_each_choice_means(shell: Shell, choice:
 
 def test_nothing_to_decide(shell: Shell) -> None:
     assert shell.type("mirror", "resolve", "m0") == 0
-    assert "Nothing is to be decided" in shell.out
+    assert "Nothing is to be decided." in shell.out
+
+
+def test_a_mirror_that_is_not_open_yet_may_still_ask(shell: Shell) -> None:
+    asking(shell, Question.NONE)
+    assert shell.type("mirror", "resolve", "m0") == 0
+    assert "Nothing is to be decided yet: the mirror is not open." in shell.out
 
 
 def test_a_choice_takes_the_mirrors_name(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

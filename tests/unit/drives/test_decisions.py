@@ -70,9 +70,16 @@ def test_only_what_is_asked_is_answered(choice: Choice, question: Question) -> N
         )
         assert told["chosen"] == ("db" if choice is Choice.KEEP else None)
         return
-    with pytest.raises(Refused, match="it waits for"):
+    waits = "it waits for" if question is not Question.NONE else "not open and asks for nothing yet"
+    with pytest.raises(Refused, match=waits):
         store.decide(choice, "DB")
     assert store.told == []
+
+
+def test_an_open_mirror_that_asks_nothing_says_so() -> None:
+    store = asking(Question.NONE, MirrorState.IN_SYNC)
+    with pytest.raises(Refused, match="it waits for no decision"):
+        store.decide(Choice.FORCE)
 
 
 def test_drives_that_contradict_each_other_are_settled_by_the_same_choice() -> None:
