@@ -6,6 +6,7 @@ anything in it is never formatted. A directory that goes away is noticed at the 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -29,8 +30,13 @@ class DirectoryBay:
         self._mounted: dict[str, Mounted] = {}
 
     def scan(self, *, fresh: bool = False) -> list[Drive]:
-        """Those of the directories that are there."""
-        return [self._drive(path) for path in self._directories if path.is_dir()]
+        """Those of the directories that are there. One that cannot be read is not."""
+        found = []
+        for path in self._directories:
+            with contextlib.suppress(OSError):
+                if path.is_dir():
+                    found.append(self._drive(path))
+        return found
 
     def _drive(self, path: Path) -> Drive:
         space = os.statvfs(path)
