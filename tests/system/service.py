@@ -58,6 +58,8 @@ class Appliance:
     gateways: int = GATEWAYS
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     setup_told: str = ""
+    program: str = "appliance.daemon"
+    """The module that every role is run by."""
 
     @property
     def config(self) -> Path:
@@ -70,7 +72,7 @@ class Appliance:
     def start(self, *role: str) -> None:
         """Start a role, as its unit would."""
         name = "-".join(role)
-        command = [sys.executable, "-m", "appliance.daemon", *role, "--config", str(self.config)]
+        command = [sys.executable, "-m", self.program, *role, "--config", str(self.config)]
         with (self.home / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=PROJECT

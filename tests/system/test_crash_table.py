@@ -3,8 +3,10 @@ is made by changing the drives' files between two starts, and ends with the same
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -12,12 +14,19 @@ from typing import Final
 import pytest
 from botocore.exceptions import ClientError
 
+from appliance.engine.mirror.format import BLOCK_BYTES
+from appliance.engine.mirror.segment import decode_segment_header
+from appliance.engine.mirror.state import reserve_for
 from tests.system.drives import until
 from tests.system.surgery import batch_of, chain, cut_after, cut_with, overwrite, rot
-from tests.system.workbench import Workbench, workbench
+from tests.system.workbench import DRIVE_BYTES, Workbench, workbench
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.needs("mkfs.xfs", "losetup")]
 INLINE_BYTES: Final = 20_000
+INLINE_BYTES_MAX: Final = 250_000
+KEYS, ROUNDS = 30, 10
+"""More than a log segment holds."""
+SPARE_BYTES: Final = 16 * 1024 * 1024
 PAGE_BYTES: Final = 4096
 
 
@@ -165,6 +174,40 @@ def test_an_index_that_knows_what_no_log_has_is_built_anew(bench: Workbench) -> 
     bench.start("a", "b")
     bench.becomes("in sync")
     assert "not in the log: it is built anew" in bench.told()
+
+
+def test_a_recycle_that_reached_one_drive_is_completed(bench: Workbench) -> None:
+    """What lay in the segment was replaced or moved; none of it is read again."""
+    with ThreadPoolExecutor(4) as threads:
+        for number in range(ROUNDS):
+            bodies = [_noise(100 * number + key, INLINE_BYTES_MAX) for key in range(KEYS)]
+            list(threads.map(bench.put, [f"again {key}" for key in range(KEYS)], bodies))
+    first, second = (root / "log/00000001" for root in bench.roots)
+    old, before = second.read_bytes(), _generation(second)
+    for root in bench.roots:
+        _leave_little(root)
+    until(lambda: before < _generation(first) == _generation(second), "a recycled segment")
+    bench.power_cut()
+    overwrite(second, 0, old)
+    assert _generation(first) > _generation(second) == before
+    for root in bench.roots:
+        (root / "filler").unlink()
+    bench.start("a", "b")
+    bench.becomes("in sync")
+    assert _generation(second) == _generation(first)
+
+
+def _generation(segment: Path) -> int:
+    with segment.open("rb") as file:
+        return decode_segment_header(file.read(BLOCK_BYTES)).generation
+
+
+def _leave_little(root: Path) -> None:
+    """So that room is short and a segment without living records is freed at once."""
+    space = os.statvfs(root)
+    free_bytes = space.f_bavail * space.f_frsize
+    with (root / "filler").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, free_bytes - reserve_for(DRIVE_BYTES) - SPARE_BYTES)
 
 
 def _index(bench: Workbench) -> Path:

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from appliance.client.admin import Client
 from tests.system.drives import DyingDrive, LoopDrive, sh, until
 from tests.system.service import Appliance, appliance
 
@@ -73,10 +74,21 @@ class Workbench:
         drive.die()
 
     def push_back(self, name: str) -> None:
-        """A pulled drive is there again, on a fresh mount, and control looks."""
+        """A pulled drive is there again, on a fresh mount, and control saw it go and come."""
         self.unplug(name)
+        self._look()
+        until(lambda: not self._is_seen(name), "the drive's absence to be noticed")
         self.plug(name)
+        self._look()
+        until(lambda: self._is_seen(name), "the drive's return to be noticed")
+
+    def _look(self) -> None:
+        """Directories send no events, so control is told."""
         self.machine.processes["control"].send_signal(signal.SIGHUP)
+
+    def _is_seen(self, name: str) -> bool:
+        drives = Client(self.machine.socket).drives()
+        return any(each.drive.serial == name and each.drive.drive_id for each in drives)
 
     # -- processes
 
@@ -197,9 +209,11 @@ def workbench(
     deadline_s: float = 30,
     more: str = "",
     witness: LoopDrive | None = None,
+    program: str = "appliance.daemon",
 ) -> Iterator[Workbench]:
     """A machine that serves; nothing of it is left behind. ``more``: keys of ``[store]``;
-    ``witness``: the device its witness lies on, else a directory."""
+    ``witness``: the device its witness lies on, else a directory; ``program``: see ``Appliance``.
+    """
     home = folder / "machine"
     with ExitStack() as stack:
         made = {name: drives(folder, name, size_bytes=DRIVE_BYTES) for name in NAMES}
@@ -210,6 +224,7 @@ def workbench(
         machine = stack.enter_context(
             appliance(home, deadline_s=deadline_s, missing_s=1, gateways=1, more=sections)
         )
+        machine.program = program
         bench = Workbench(machine, made)
         if witness is not None:
             sh("mkfs.xfs", "-q", "-f", str(witness.image))
