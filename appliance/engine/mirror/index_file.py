@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 from typing import Final
 
 import apsw
@@ -129,6 +130,9 @@ def connect(path: str, *, write: bool, create: bool = False, cache_bytes: int) -
                 connection.execute("PRAGMA wal_autocheckpoint = 0")
             if create:
                 connection.execute(f"BEGIN; {_SCHEMA} COMMIT")
+            elif os.stat(path).st_size % PAGE_BYTES:
+                # SQLite reads what is missing as zeros, and cksumvfs checks whole pages alone.
+                raise Damaged("the index is damaged: its file ends within a page")
             found = connection.pragma("user_version")
             if found != FORMAT:
                 raise Damaged(f"the index has format {found}; this program knows {FORMAT}")

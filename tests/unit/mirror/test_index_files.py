@@ -183,3 +183,22 @@ def test_a_rebuild_is_published_under_a_fresh_name(tmp_path: Path) -> None:
     remove_others(volume, "index-00000003.db")
     assert volume.names("") == ["index-00000003.db"]
     volume.close()
+
+
+def test_a_file_that_ends_within_a_page_is_refused(tmp_path: Path) -> None:
+    """SQLite takes what is missing for zeros, and only whole pages have a checksum."""
+    path = tmp_path / "index-00000001.db"
+    index, make = Index.create(str(path), MIRROR), Batches()
+    for number in range(50):
+        index.apply(make.make(make.put(b"key %04d" % number, b"v" * 900)))
+    index.shorten_wal()
+    index.close()
+    whole = path.read_bytes()
+    for missing in (*range(1, 4096, 117), 4096, 4097, len(whole) - 1, len(whole)):
+        path.write_bytes(whole[: len(whole) - missing])
+        with pytest.raises(Damaged):
+            cut = Index.open(str(path), MIRROR)
+            try:
+                cut.scan("acme", b"", b"z", 100)
+            finally:
+                cut.close()
