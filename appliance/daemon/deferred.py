@@ -81,6 +81,10 @@ class DeferredEngine:
         """See ``Engine``."""
         return self.inner.health()
 
+    def missing(self) -> str:
+        """See ``Engine``."""
+        return "" if self._engine is None else self._engine.missing()
+
     async def close(self) -> None:
         """See ``Engine``."""
         if self._engine is not None:

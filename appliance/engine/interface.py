@@ -274,6 +274,11 @@ class Engine(Protocol):
 
     async def health(self) -> Health: ...
 
+    def missing(self) -> str:
+        """Why records that were stored may not be found: a part of the log is lost on every drive,
+        and nobody has accepted that yet. Empty while all are there. Never raises."""
+        ...
+
     async def close(self) -> None:
         """Idempotent."""
         ...

@@ -5,7 +5,8 @@ forgets everything when the process ends. Invariant: a commit happens between tw
 no task ever sees half of one, and every awaitable method yields to the loop at least once, so that
 races of the layers above show.
 
-Knobs for tests: ``refusal`` (raised by every write while set), ``capacity_bytes`` (``NoSpace``).
+Knobs for tests: ``refusal`` (raised by every write while set), ``capacity_bytes`` (``NoSpace``),
+``lost`` (what ``missing`` says).
 """
 
 from __future__ import annotations
@@ -107,6 +108,7 @@ class SimulatedEngine:
     def __init__(self, *, capacity_bytes: int | None = None) -> None:
         self.capacity_bytes = capacity_bytes
         self.refusal: EngineError | None = None
+        self.lost = ""
         self._spaces: defaultdict[Partition, _Space] = defaultdict(_Space)
         self._blobs: dict[bytes, bytes] = {}
         self._released: OrderedDict[bytes, bytes] = OrderedDict()
@@ -243,6 +245,10 @@ class SimulatedEngine:
         """All counters that are not zero."""
         await asyncio.sleep(0)
         return dict(self._spaces[partition].counters)
+
+    def missing(self) -> str:
+        """What ``lost`` says."""
+        return self.lost
 
     async def health(self) -> Health:
         """Always in sync; total and free follow ``capacity_bytes``."""

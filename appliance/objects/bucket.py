@@ -77,6 +77,7 @@ class Buckets:
         """The caller's buckets by name, behind ``after``. Raises ``S3Error`` AccessDenied."""
         if caller is None:
             raise S3Error("AccessDenied", "Access Denied")
+        self._context.must_have_all()
         limit = min(limit, self._context.limits.list_buckets)
         root = b"b/" + prefix.encode("utf-8", "replace")
         position = max(root, b"b/" + after.encode("utf-8", "replace") + b"\x00")

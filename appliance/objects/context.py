@@ -19,7 +19,7 @@ from typing import Final, Protocol
 import msgpack
 
 from appliance.core.access import Acl, Action, BucketRules, Item, is_allowed
-from appliance.core.errors import NotFound, S3Error
+from appliance.core.errors import NotFound, S3Error, Unavailable
 from appliance.core.names import bucket_name_problem
 from appliance.core.ports import Clock, Entropy, KeyStore, Owner
 from appliance.core.recordkeys import bucket_key, registry_key
@@ -44,6 +44,8 @@ from appliance.objects.records import BucketRecord
 BYTES_COUNTER: Final = b"bytes"
 OBJECTS_COUNTER: Final = b"objects"
 REQUEST_ID_BYTES: Final = 16
+MISSING_RETRY_S: Final = 60
+"""An operator decides about a loss, not a client's first retries."""
 
 
 class QuotaSource(Protocol):
@@ -97,6 +99,12 @@ class Context:
     public_access: bool
     _contracts: OrderedDict[str, str]
     _views: OrderedDict[str, tuple[float, BucketView]]
+
+    def must_have_all(self) -> None:
+        """Before a listing, for whoever copies it would delete what is not in it. Raises
+        ``Unavailable``."""
+        if missing := self.engine.missing():
+            raise Unavailable(f"cannot list: {missing}", MISSING_RETRY_S)
 
     async def bucket(
         self, caller: Caller | None, name: str, action: Action, keys: Sequence[bytes] = ()

@@ -91,6 +91,7 @@ class Lists:
         self, caller: Caller | None, bucket: str, action: Action, prefix: str, delimiter: str
     ) -> tuple[BucketView, Walk]:
         view, _ = await self._context.bucket(caller, bucket, action)
+        self._context.must_have_all()
         root = object_root(bucket)
         return view, Walk(self._context.engine, view.partition, root, prefix, delimiter)
 

@@ -66,3 +66,9 @@ class ObjectStore:
         self.tags: Final = Tags(context)
         self.acls: Final = Acls(context)
         self.settings: Final = Configuration(context)
+        self._engine: Final = engine
+
+    @property
+    def missing(self) -> str:
+        """See ``Engine.missing``."""
+        return self._engine.missing()

@@ -267,6 +267,7 @@ class Uploads:
         """Unfinished uploads by key and age, behind the markers. An upload marker counts only
         together with a key marker."""
         view, _ = await self._context.bucket(caller, bucket, Action.LIST_UPLOADS)
+        self._context.must_have_all()
         root = upload_root(bucket)
         walk = Walk(self._context.engine, view.partition, root, prefix, delimiter)
         if key_marker:

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Final, NamedTuple
 
-from appliance.core.errors import S3Error
+from appliance.core.errors import S3Error, Unavailable
+from appliance.objects.context import MISSING_RETRY_S
 from appliance.objects.store import ObjectStore
 from appliance.s3 import (
     acl,
@@ -161,6 +162,7 @@ _OBJECT_SUBRESOURCES: Final[Mapping[str, Methods]] = {
     "select": {},
     "torrent": {"GET": Route("GetObjectTorrent", unsupported.get_object_torrent)},
 }
+NOT_THERE: Final = frozenset({"NoSuchBucket", "NoSuchKey", "NoSuchUpload", "NoSuchVersion"})
 _PREFLIGHT: Final = Route("PreflightRequest", unsupported.preflight)
 _METHODS: Final = ("DELETE", "GET", "HEAD", "POST", "PUT")
 
@@ -175,9 +177,16 @@ class Router:
         """Answer ``request``, or raise an ``ApplianceError`` for the gateway to render."""
         route = self.route(request)
         request.operation = route.name
-        if "x-amz-expected-bucket-owner" in request.headers:
-            await self._check_owner(request)
-        await route.run(self._context, request)
+        try:
+            if "x-amz-expected-bucket-owner" in request.headers:
+                await self._check_owner(request)
+            await route.run(self._context, request)
+        except S3Error as error:
+            missing = self._context.store.missing
+            if missing and error.code in NOT_THERE and not request.started:
+                # It may be one of those. Whoever is told that it is gone may act on that.
+                raise Unavailable(missing, MISSING_RETRY_S) from error
+            raise
 
     @property
     def context(self) -> Context:

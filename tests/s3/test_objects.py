@@ -264,3 +264,30 @@ def test_engine_refusals_reach_the_client(
     assert (answer.status, answer.code) == (status, code)
     assert answer.headers.get("retry-after") == retry_after
     assert raw.ask("PUT", f"/{bucket}/k", body=b"x").status == 200
+
+
+def test_nothing_is_called_gone_while_a_loss_is_not_accepted(
+    simulated: Endpoint, raw: RawClient, bucket: str
+) -> None:
+    """A backup program would forget, or delete elsewhere, what it is told is not there."""
+    assert raw.ask("PUT", f"/{bucket}/there", body=b"x").status == 200
+    assert simulated.engine is not None
+    simulated.engine.lost = "batches 7 to 9 are lost on every drive"
+    asked = [
+        *(("GET", f"/{bucket}/{what}") for what in ("gone", "gone?versionId=null", "gone?acl")),
+        ("HEAD", f"/{bucket}/gone"),
+        ("GET", f"/{bucket}/gone?uploadId=bm9uZQ"),
+        *(("GET", f"/{bucket}{what}") for what in ("", "?list-type=2", "?versions", "?uploads")),
+        ("GET", "/"),
+        ("GET", "/no-such-bucket-at-all/k"),
+    ]
+    try:
+        for method, target in asked:
+            answer = raw.ask(method, target)
+            assert answer.status == 503, target
+            assert answer.headers.get("retry-after") == "60"
+        assert raw.ask("GET", f"/{bucket}/there").body == b"x"
+    finally:
+        simulated.engine.lost = ""
+    assert raw.ask("GET", f"/{bucket}/gone").code == "NoSuchKey"
+    assert raw.ask("GET", "/").status == 200

@@ -209,6 +209,10 @@ class MirrorEngine:
         for first, last in spans(start, end, READ_STEP_BYTES):
             yield await self._reads.read(blob, first, last)
 
+    def missing(self) -> str:
+        """See ``Engine``."""
+        return "" if self._view is None else self._view.lost
+
     async def health(self) -> Health:
         """See ``Engine``."""
         return await self._port.health()

@@ -108,6 +108,8 @@ class MembersView:
     members: Sequence[MemberView]
     read_only_reason: str = ""
     reserve_bytes: int = 0
+    lost: str = ""
+    """A part of the log that no drive has, until that is accepted."""
 
     def encode(self) -> list[Any]:
         """As plain lists."""
@@ -119,6 +121,7 @@ class MembersView:
             members,
             self.read_only_reason,
             self.reserve_bytes,
+            self.lost,
         ]
 
     def with_paths(self, paths: Mapping[str, str]) -> MembersView:
@@ -128,11 +131,11 @@ class MembersView:
 
     @classmethod
     def decode(cls, message: Any) -> MembersView:
-        """Inverse of ``encode``; further fields of a newer store are ignored."""
-        mirror_id, index_path, limit, members, reason = message[:5]
+        """Inverse of ``encode``; further fields of a newer store are ignored, and what an
+        older one does not tell has its default."""
+        mirror_id, index_path, limit, members, *more = message[:7]
         views = [MemberView(*m[:4]) for m in members]
-        reserve = message[5] if len(message) > 5 else 0  # an older store tells none
-        return cls(mirror_id, index_path, limit, views, reason, reserve)
+        return cls(mirror_id, index_path, limit, views, *more)
 
 
 def encode_health(health: Health) -> dict[str, Any]:

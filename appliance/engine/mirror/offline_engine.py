@@ -88,6 +88,10 @@ class OfflineEngine:
         """See ``Engine``."""
         return await self._run(partial(self._reader.counters, partition))
 
+    def missing(self) -> str:
+        """Nothing: whoever takes objects from one drive is told what it lacks."""
+        return ""
+
     async def health(self) -> Health:
         """Always read-only."""
         member = MemberHealth(self._drive.name, in_sync=False, present=True, reason=_REASON)

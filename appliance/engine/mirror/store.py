@@ -345,6 +345,7 @@ class Store:
             members,
             state.stopped,
             state.reserve_bytes,
+            next(iter(self.losses), ""),
         )
 
     def health(self) -> Health:
