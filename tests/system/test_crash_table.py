@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
@@ -118,6 +118,12 @@ def test_what_is_bad_on_one_drive_is_repaired_from_the_other(bench: Workbench) -
     assert bench.member("b")["repaired"] == 0
 
 
+def _refusal(call: Callable[[], object]) -> int:
+    with pytest.raises(ClientError) as caught:
+        call()
+    return int(caught.value.response["ResponseMetadata"]["HTTPStatusCode"])
+
+
 def test_what_is_bad_on_both_drives_is_named_and_asked_about(bench: Workbench) -> None:
     bench.put("rotten on both", _noise(6))
     bench.put("behind that")
@@ -136,12 +142,12 @@ def test_what_is_bad_on_both_drives_is_named_and_asked_about(bench: Workbench) -
     told = bench.machine.type("mirror", "resolve", "m0")
     assert "\nNext: appliance mirror resolve m0 --accept-losses" in told
     assert bench.get("behind that") == b"behind that"
-    with pytest.raises(ClientError) as caught:
-        bench.put("refused")
-    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
+    for refused in (lambda: bench.put("refused"), lambda: bench.get("rotten on both")):
+        assert _refusal(refused) == 503
     bench.machine.type("mirror", "resolve", "m0", "--accept-losses", "--confirm", "m0")
     bench.becomes("in sync")
     del bench.stored["rotten on both"]
+    assert _refusal(lambda: bench.get("rotten on both")) == 404
     bench.put("after the loss")
 
 
