@@ -20,6 +20,7 @@ from appliance.runtime.ipc import connect
 from tests.crash.test_kill import Turnstile
 from tests.system.drives import until
 from tests.system.service import Appliance
+from tests.system.surgery import batches
 
 STARTED_S: Final = 60.0
 MOVING_S: Final = 0.3
@@ -158,12 +159,13 @@ class Compaction:
 
 
 class Resync:
-    """Begun by taking one drive away for a while, now and then with damage done to it meanwhile, so
-    that it is not believed in when it is back."""
+    """Begun by taking one drive away for a while, every other time with the end of its log cut off
+    meanwhile, so that it is not believed in when it is back. ``wounds``: how often that was."""
 
     def __init__(self, store: StoreAtWork, chance: random.Random) -> None:
         self.name = "resync"
         self.seen: list[str] = []
+        self.begun = self.wounds = 0
         self._store = store
         self._chance = chance
         self._assembly = store.assembly()
@@ -179,9 +181,12 @@ class Resync:
         self._store.ask("assembly_changed", {**self._assembly, "members": left})
         until(lambda: self._store.state() == "degraded", "the drive to leave", deadline_s=STARTED_S)
         turnstile.wait_for(AWAY)
-        if self._chance.random() < 0.5:
-            newest = max(path for path in Path(gone["path"], "log").iterdir())
-            os.truncate(newest, os.path.getsize(newest) // 2)
+        self.begun += 1
+        if self.begun % 2:
+            # Not the newest file: that one is free, made ahead for what is still to come.
+            last = batches(Path(gone["path"]))[-1]
+            os.truncate(last.path, last.offset)
+            self.wounds += 1
         self._store.ask("assembly_changed", self._assembly)
 
     def look(self) -> str:

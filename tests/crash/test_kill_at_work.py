@@ -208,11 +208,14 @@ def _compare(roots: list[Path]) -> None:
 
 def _publish(done: list[Work], load: Load, objects: int) -> None:
     kills = {f"kills within a {work.name}": len(work.seen) for work in done}
+    wounds = sum(work.wounds for work in done if isinstance(work, Resync))
+    assert wounds, "no drive came back with less than it had"
     section = {
         "title": "The store killed at long work under S3 load",
         "command": "PUBLISH_FIGURES=1 .venv/bin/pytest -s tests/crash/test_kill_at_work.py",
         "rows": {
             **kills,
+            "resyncs of a drive whose log had lost its end": wounds,
             "changes acknowledged": load.acknowledged,
             "requests whose answer was lost": load.unanswered,
             "objects read back": objects,
