@@ -226,17 +226,16 @@ class Trial:
         }
         for key in {*records, *note.acked} - named - self._scene.victims:
             kept, record = note.acked.get(key), records.get(key)
-            _demand(
-                record is not None and kept is not None,
-                f"{key!r} of batch {note.written_by.get(key)} went, or came, untold",
-            )
-            if record is not None and kept is not None and record.blob is not None:
+            if record is None or kept is None:
+                raise Failed(f"{key!r} of batch {note.written_by.get(key)} went, or came, untold")
+            data = None
+            if record.blob is not None:
                 data = reader.read_blob(record.blob, 0, record.blob.size_bytes)
-                _demand(
-                    data == kept.blob,
-                    f"{key!r} of batch {note.written_by[key]} has wrong bytes: "
-                    f"{record.value!r} for {kept.value!r}; reported are {named}",
-                )
+            _demand(
+                (record.value, data) == (b"%d:%s" % (kept.charge, kept.value), kept.blob),
+                f"{key!r} of batch {note.written_by[key]} is not what it was: "
+                f"{record.value!r} for {kept.value!r}; reported are {named}",
+            )
         for key in self._scene.victims & set(records):
             record = records[key]
             if record.blob is None:
