@@ -57,7 +57,6 @@ class Clientele:
             for n in range(WRITERS)
         ]
         self.tolls: Final[dict[str, Toll]] = {}
-        self.acknowledged_objects = 0
 
     def acknowledged(self) -> None:
         """The writers report here; they count for themselves."""
