@@ -141,6 +141,6 @@ class Trimming:
                 given += bytes_given
                 await asyncio.sleep(RESTS_FOR * (self._clock.monotonic_s() - began_s))
         except DriveFault as fault:
-            _log.info("free space is not given back for now: %s", fault)
+            _log.info("drive %s: free space is not given back for now: %s", drive_id, fault)
             return
         _log.info("drive %s: %d MiB are free and were given back", drive_id, given // 1024**2)
