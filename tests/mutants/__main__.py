@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.crash.figures import publish
+from tests.mutants import known
 from tests.mutants.children import spread
 from tests.mutants.chosen import chosen
-from tests.mutants.measured import measure
+from tests.mutants.measured import measure, measure_only
 from tests.mutants.session import Session, with_session
 from tests.mutants.sites import Mutant, find
 from tests.mutants.swap import Loaded, load_engine
@@ -31,9 +32,6 @@ from tests.mutants.trial import Bench, Verdict
 ROOT: Final = Path(__file__).resolve().parents[2]
 KEPT: Final = ROOT / ".cache" / "mutants"
 RESULTS: Final = KEPT / "results.json"
-SURVIVORS: Final = Path(__file__).with_name("survivors.txt")
-"""Those known to survive, each a missing test. A share leaves them out, and says so."""
-UNTRIED: Final = "# Never tried: their code is newer than the last run."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,34 +46,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if mutants:
         with_session(lambda session: verdicts.extend(_try_all(session, mutants, options)))
     survivors = _tell_end(verdicts)
-    if options.write_survivors:
-        _write_survivors()
+    if options.write:
+        known.write([mutant.name for mutant in _all()], _results())
     if options.publish:
         _publish()
     return 1 if survivors else 0
-
-
-def _write_survivors() -> None:
-    """The list anew, from what became of every mutant when it was last tried."""
-    results = _results()
-    names = [mutant.name for mutant in (*find(ROOT), *chosen(ROOT))]
-    survived = [name for name in names if name in results and not results[name].caught_by]
-    untried = [name for name in names if name not in results]
-    head = [line for line in SURVIVORS.read_text().splitlines() if line.startswith("#")][:4]
-    lines = [*head, *survived]
-    if untried:
-        lines += ["", UNTRIED, *untried]
-    SURVIVORS.write_text("\n".join(lines) + "\n")
-    print(
-        f"{len(survived)} survived, {len(untried)} were never tried: {SURVIVORS.relative_to(ROOT)}"
-    )
 
 
 def _publish() -> None:
     """What became of every mutant there is when it was last tried, in one run or in slices. Raises
     ``SystemExit`` if one was not."""
     results = _results()
-    names = [mutant.name for mutant in (*find(ROOT), *chosen(ROOT))]
+    names = [mutant.name for mutant in _all()]
     untried = [name for name in names if name not in results]
     if untried:
         raise SystemExit(f"cannot publish: {len(untried)} mutants are untried; try --untried")
@@ -84,16 +66,16 @@ def _publish() -> None:
 
 def _tell_end(verdicts: Sequence[Verdict]) -> int:
     """How many survived that are not known to."""
-    known = known_survivors()
+    listed = known.survivors()
     survivors = [each for each in verdicts if not each.caught_by]
     print(f"{len(verdicts) - len(survivors)} of {len(verdicts)} mutants caught")
     for each in survivors:
-        if each.name in known:
+        if each.name in listed:
             print(f"survived, as known  {each.place}  {each.name}")
     for each in verdicts:
-        if each.name in known and each.caught_by:
-            print(f"caught, take it off {SURVIVORS.name}: {each.name}")
-    new = [each for each in survivors if each.name not in known]
+        if each.name in listed and each.caught_by:
+            print(f"caught, take it off {known.SURVIVORS.name}: {each.name}")
+    new = [each for each in survivors if each.name not in listed]
     for each in new:
         print(
             f"SURVIVED  {each.place}  {each.name}\n"
@@ -101,12 +83,6 @@ def _tell_end(verdicts: Sequence[Verdict]) -> int:
             f"          .venv/bin/python -m tests.mutants --only {each.name}"
         )
     return len(new)
-
-
-def known_survivors() -> set[str]:
-    """The names in ``survivors.txt``."""
-    lines = SURVIVORS.read_text().splitlines()
-    return {line for line in lines if line and not line.startswith("#")}
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -125,6 +101,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help="a rotating N-th of all: which one follows the number of commits",
     )
+    parser.add_argument("--part", type=int, metavar="K", help="this one, of the shares")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="how many at a time")
     parser.add_argument(
         "--quick",
@@ -134,14 +111,18 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="no crash states, and of the tests those that fit: survivors may be none",
     )
     parser.add_argument(
-        "--write-survivors", action="store_true", help=f"write {SURVIVORS.name} anew at the end"
+        "--write", action="store_true", help="write survivors.txt and caught.txt anew at the end"
     )
     parser.add_argument("--publish", action="store_true", help="keep the figures in docs")
     return parser.parse_args(arguments)
 
 
+def _all() -> list[Mutant]:
+    return [*find(ROOT), *chosen(ROOT)]
+
+
 def _picked(options: argparse.Namespace) -> list[Mutant]:
-    mutants = [*find(ROOT), *chosen(ROOT)]
+    mutants = _all()
     if options.only:
         mutants = [each for each in mutants if any(text in _told(each) for text in options.only)]
     results = _results()
@@ -153,17 +134,24 @@ def _picked(options: argparse.Namespace) -> list[Mutant]:
             or (options.survivors and each.name in results and not results[each.name].caught_by)
         ]
     if options.share:
-        part = _commits() % options.share
-        mutants = [each for each in mutants if each.share(options.share) == part]
-        known = known_survivors()
-        trying = [each for each in mutants if each.name not in known]
-        print(
-            f"part {part} of {options.share}: {len(trying)} mutants; {len(mutants) - len(trying)} "
-            f"more are left out, for which a test is missing ({SURVIVORS.relative_to(ROOT)})",
-            flush=True,
-        )
-        mutants = trying
+        part = _commits() % options.share if options.part is None else options.part
+        mutants = _known_ones([m for m in mutants if m.share(options.share) == part], part)
     return mutants
+
+
+def _known_ones(mutants: Sequence[Mutant], part: int) -> list[Mutant]:
+    """Those that a test is known to catch: a share must not fail for what somebody else's change
+    brought, but say what it leaves out."""
+    survivors, catchers = known.survivors(), known.catchers()
+    trying = [each for each in mutants if each.name in catchers]
+    listed = sum(each.name in survivors for each in mutants)
+    print(
+        f"part {part}: {len(trying)} mutants; left out are {listed} for which a test is missing "
+        f"({known.SURVIVORS.relative_to(ROOT)}) and {len(mutants) - len(trying) - listed} newer "
+        "than the last run of all",
+        flush=True,
+    )
+    return trying
 
 
 def _told(mutant: Mutant) -> str:
@@ -188,18 +176,36 @@ def _try_all(
 ) -> list[Verdict]:
     load_engine(ROOT)
     loaded = Loaded(ROOT)
-    measured = measure(session, ROOT, KEPT / "measured", options.jobs)
-    results = _results()
-    caught = {
-        name: verdict.caught_by for name, verdict in results.items() if verdict.caught_by in session
-    }
-    bench = Bench(session, loaded, measured, caught, quick_s=options.quick)
+    verdicts: list[Verdict] = []
+    if options.share:
+        measured = measure_only(session, known.tests_of(mutants), options.jobs)
+        bench = Bench(session, loaded, measured, _caught(session), explore=False)
+        verdicts = [each for each in _try_each(bench, mutants, options.jobs) if each.caught_by]
+        caught = {each.name for each in verdicts}
+        mutants = [each for each in mutants if each.name not in caught]
+    if mutants:
+        measured = measure(session, ROOT, KEPT / "measured", options.jobs)
+        bench = Bench(
+            session, loaded, measured, _caught(session),
+            explore=not options.quick, quick_s=options.quick,
+        )  # fmt: skip
+        verdicts += _try_each(bench, mutants, options.jobs)
+    return verdicts
+
+
+def _caught(session: Session) -> dict[str, str]:
+    """Mutant → test, as last known, of tests that there still are."""
+    last = {name: verdict.caught_by for name, verdict in _results().items() if verdict.caught_by}
+    return {name: test for name, test in {**known.catchers(), **last}.items() if test in session}
+
+
+def _try_each(bench: Bench, mutants: Sequence[Mutant], jobs: int) -> list[Verdict]:
     tasks: list[Callable[[], dict[str, Any]]] = [
         partial(bench.try_one, mutant) for mutant in mutants
     ]
     began = time.monotonic()
     verdicts: list[Verdict] = []
-    for _, told in spread(tasks, options.jobs):
+    for _, told in spread(tasks, jobs):
         verdict = Verdict(**told)
         verdicts.append(verdict)
         _report(verdict, len(verdicts), len(mutants), time.monotonic() - began)

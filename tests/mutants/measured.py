@@ -19,7 +19,7 @@ from typing import Any, Final
 from coverage import Coverage
 
 from tests.mutants.children import Tell, spread, watched
-from tests.mutants.session import EXPLORER, Session
+from tests.mutants.session import EXPLORER, TESTS, Session
 from tests.mutants.sites import Mutant
 
 TEST_LIMIT_S: Final = 300.0
@@ -78,6 +78,31 @@ def measure(session: Session, root: Path, kept: Path, jobs: int) -> Measured:
     return measured
 
 
+def measure_only(session: Session, tests: dict[tuple[str, int], set[str]], jobs: int) -> Measured:
+    """How long these take, of those that there are and that pass; which lines they run is given."""
+    every = sorted({test for each in tests.values() for test in each if test in session})
+    tasks: list[Callable[[], dict[str, Any]]] = [partial(_time, session, test) for test in every]
+    time_s = dict(told["took"] for _, told in spread(tasks, jobs) if told["took"])
+    return Measured({at: found & time_s.keys() for at, found in tests.items()}, time_s)
+
+
+def _time(session: Session, test: str) -> dict[str, Any]:
+    """``took`` is empty for a test that fails."""
+    if test == EXPLORER:
+        return {"took": [EXPLORER, EXPLORER_LIMIT_S / SLACK]}
+    began = time.monotonic()
+    outcome = watched(partial(_run_alone, session, test))
+    bad = outcome.first("failed") or outcome.lost_in or outcome.raised
+    return {"took": [] if bad else [test, time.monotonic() - began]}
+
+
+def _run_alone(session: Session, test: str, tell: Tell) -> None:
+    tell(step=test, limit_s=TEST_LIMIT_S)
+    for _, why in session.run([test]):
+        if why:
+            tell(failed=test)
+
+
 def _partial(place: Path) -> Path:
     """For what lacks a test that failed: good for this run alone."""
     return place.with_suffix(".partial")
@@ -85,10 +110,12 @@ def _partial(place: Path) -> Path:
 
 def _digest_of_the_rest(root: Path) -> bytes:
     """Of all that tests are made of but the modules that only hold tests."""
-    every = [*(root / "appliance").rglob("*.py"), *(root / "tests").rglob("*.py")]
+    every = [*(root / "appliance").rglob("*.py"), *(root / "tests").glob("*.py")]
+    for directory in {test.split("/")[1] for test in TESTS}:
+        every += (root / "tests" / directory).rglob("*.py")
     digest = hashlib.sha256()
-    for file in sorted(file for file in every if not file.name.startswith("test_")):
-        if "mutants" not in file.parts:
+    for file in sorted(every):
+        if not file.name.startswith("test_"):
             digest.update(str(file.relative_to(root)).encode() + file.read_bytes())
     return digest.digest()
 

@@ -1,7 +1,7 @@
 """Finds every safeguard of the engine, so that each can be disabled in turn.
 
 Owns what counts as a safeguard. They are found in the syntax tree by the rules below, never picked
-by hand, so that a new safeguard is tried as soon as it is written. Invariant: a mutant differs from
+by hand, so that a new safeguard is tried by the next run of all. Invariant: a mutant differs from
 the original in exactly one place.
 
 | rule | what | becomes |

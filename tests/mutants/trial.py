@@ -48,8 +48,7 @@ class Verdict:
 
 class Bench:
     """Everything that trials share. ``caught_before``: mutant → test, of earlier runs;
-    ``quick_s``:
-    leave out crash states, and tests beyond so many seconds."""
+    ``explore``: end with crash states; ``quick_s``: leave out tests beyond so many seconds."""
 
     def __init__(
         self,
@@ -58,6 +57,7 @@ class Bench:
         measured: Measured,
         caught_before: dict[str, str],
         *,
+        explore: bool = True,
         quick_s: float = 0,
     ) -> None:
         self._session = session
@@ -66,7 +66,7 @@ class Bench:
         self._before = caught_before
         self._catches = Counter(caught_before.values())
         self._quick_s = quick_s
-        self._last = [EXPLORER] if not quick_s and EXPLORER in measured.time_s else []
+        self._last = [EXPLORER] if explore and EXPLORER in measured.time_s else []
 
     def try_one(self, mutant: Mutant) -> dict[str, Any]:
         """The fields of its ``Verdict``."""

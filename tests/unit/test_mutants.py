@@ -11,10 +11,12 @@ from typing import Final
 
 import pytest
 
+from tests.mutants import known
 from tests.mutants.children import Tell, watched
 from tests.mutants.chosen import chosen
-from tests.mutants.sites import find, find_in
+from tests.mutants.sites import Mutant, find, find_in
 from tests.mutants.swap import Loaded
+from tests.mutants.trial import Verdict
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 SOURCE: Final = b"""
@@ -115,3 +117,27 @@ def test_the_shares_are_a_partition() -> None:
 def test_every_chosen_sabotage_still_has_its_target() -> None:
     for mutant in chosen(ROOT):
         assert mutant.apply((ROOT / mutant.path).read_bytes())
+
+
+def test_what_became_of_each_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known, "SURVIVORS", tmp_path / "survivors.txt")
+    monkeypatch.setattr(known, "CAUGHT", tmp_path / "caught.txt")
+    first, second, *_ = mutants = list(find_in("slots.py", SOURCE))
+    names = [mutant.name for mutant in mutants]
+
+    def tried(mutant: Mutant, caught_by: str) -> dict[str, Verdict]:
+        return {mutant.name: Verdict(mutant.name, "", caught_by, "", False, 1, 1.0)}
+
+    known.write(names, tried(first, "test_a[x  y]") | tried(second, ""))
+    assert known.survivors() == {second.name}
+    assert known.catchers() == {first.name: "test_a[x  y]"}
+    assert known.tests_of([second])[second.path, second.line] == {"test_a[x  y]"}
+    known.write(names, tried(second, "test_b"))
+    assert known.survivors() == set()
+    known.write(names[1:], tried(second, ""))
+    assert known.survivors() == {second.name}
+    assert known.catchers() == {}
+
+
+def test_each_listed_mutant_is_caught_or_survives() -> None:
+    assert not known.survivors() & known.catchers().keys()
