@@ -6,11 +6,13 @@ commits whatever it could have committed meanwhile, at a multiple of the speed o
 
 from __future__ import annotations
 
+import contextlib
 import random
 from dataclasses import dataclass, field
 
 import pytest
 
+from appliance.core.errors import DriveFault
 from appliance.engine.mirror import resync as module
 from appliance.engine.mirror.blob import blob_path
 from appliance.engine.mirror.brake import Brake
@@ -155,6 +157,38 @@ def test_a_transfer_that_is_given_up_holds_nobody_back(machine: Machine) -> None
     commit(store, put(b"k", 1))
     assert store.commit_wait_s > 0
     store.abandon_resync(resync)
+    assert store.commit_wait_s == 0
+
+
+def test_a_transfer_whose_drive_is_pulled_between_two_rounds_holds_nobody_back(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread may be on its way into the next round while the committer takes the drive away."""
+    monkeypatch.setattr(module, "FINISH_BYTES_MAX", 0)
+    store = machine.open()
+    store.lose("drive-b", "pulled")
+    store.add_outsider(machine.disks["drive-b"].mount())
+    resync = store.begin_resync("drive-b")
+    resync.copy()
+    resync._haste = Haste.BRAKED
+    commit(store, put(b"k", 1, b"x" * 9_000))
+    assert not store.finish_resync(resync)
+    commit(store, put(b"k", 2, b"x" * 9_000))
+    assert store.commit_wait_s > 0
+    store.lose("drive-b", "pulled again")
+    assert store.commit_wait_s == 0
+    with contextlib.suppress(DriveFault):
+        resync.copy()
+    commit(store, put(b"k", 3, b"x" * 9_000))
+    assert store.commit_wait_s == 0
+
+
+def test_a_store_that_takes_no_writes_says_so_at_once(machine: Machine) -> None:
+    store = machine.open()
+    store._state.brake.hold(1.0)
+    commit(store, put(b"k", 1))
+    assert store.commit_wait_s > 0
+    store._state.stop("for the test")
     assert store.commit_wait_s == 0
 
 

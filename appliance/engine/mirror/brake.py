@@ -2,9 +2,10 @@
 
 Owns how long the next commit has to wait. Refuses nothing. Invariant: from ``hold`` on until
 ``release`` no more is committed than its rate allows, but for what one batch exceeds it by, and
-that is waited for afterwards. While the transfer is paused nobody waits.
+that is waited for afterwards. While the transfer is paused nobody waits, and what is committed then
+is not waited for later either: the transfer copies it as it copies what came before the brake.
 
-Set by the thread of a state transfer, asked by the committer's.
+Committer thread only.
 """
 
 from __future__ import annotations
@@ -24,27 +25,40 @@ class Brake:
     def __init__(self, clock: Clock, written: Callable[[], int]) -> None:
         self._clock = clock
         self._written = written
-        self._held: tuple[float, float, float, Callable[[], bool]] | None = None
-        """Rate, since when, what was written then, and whether it is void for now."""
+        self._bytes_per_s = 0.0
+        """0: nothing is held."""
+        self._is_void: Callable[[], bool] = _never
+        self._debt_s = 0.0
+        """To be waited for as of the last look; negative: what may be written at once."""
+        self._looked_s = 0.0
+        self._looked_bytes = 0
 
     def hold(self, bytes_per_s: float, is_void: Callable[[], bool] = _never) -> None:
         """From now on. What was written too much at an earlier rate is still to be waited for."""
-        debt = self._debt_s() * bytes_per_s
-        self._held = (bytes_per_s, self._clock.monotonic_s(), self._written() - debt, is_void)
+        self._look()
+        self._debt_s = max(self._debt_s, 0.0)
+        self._bytes_per_s, self._is_void = bytes_per_s, is_void
 
     def release(self) -> None:
         """Nobody waits any more. Idempotent."""
-        self._held = None
+        self._bytes_per_s, self._is_void = 0.0, _never
 
     @property
     def wait_s(self) -> float:
-        """How long until the next commit may be made; 0 while nothing is held."""
-        held = self._held
-        return 0.0 if held is None or held[3]() else self._debt_s()
-
-    def _debt_s(self) -> float:
-        if self._held is None:
+        """How long until the next commit may be made; 0 while nothing is held. To be asked before
+        each batch: what was written since the last time counts as written under the pause, if
+        there is one now."""
+        if not self._bytes_per_s:
             return 0.0
-        bytes_per_s, since_s, base, _ = self._held
-        passed_s = self._clock.monotonic_s() - since_s
-        return max((self._written() - base) / bytes_per_s - passed_s, 0.0)
+        self._look()
+        return 0.0 if self._is_void() else max(self._debt_s, 0.0)
+
+    def _look(self) -> None:
+        """Bring the debt up to now."""
+        now_s, written = self._clock.monotonic_s(), self._written()
+        if not self._bytes_per_s:
+            self._debt_s = 0.0
+        elif not self._is_void():
+            self._debt_s += (written - self._looked_bytes) / self._bytes_per_s
+            self._debt_s -= now_s - self._looked_s
+        self._looked_s, self._looked_bytes = now_s, written

@@ -158,11 +158,8 @@ class Resync:
     def copy(self) -> None:
         """One round towards the goal last taken. Raises ``DriveFault``, ``Unavailable`` once its
         pace was stopped."""
-        clock, state = self._state.clock, self._state
+        clock = self._state.clock
         self._transfer.hurry(hurried=self._haste is not Haste.NONE)
-        if self._haste is Haste.BRAKED:
-            share = state.settings.resync_commit_percent / 100
-            state.brake.hold(self._bytes_per_s * share, self._is_paused)
         began_s = clock.monotonic_s()
         self._copy()
         if self._haste is not Haste.NONE:
@@ -314,6 +311,10 @@ class Resync:
         if written_bytes > self._round_bytes * SHRINKING and self._haste is not Haste.BRAKED:
             self._haste = Haste(self._haste + 1)
         self._round_bytes = written_bytes
+        if self._haste is Haste.BRAKED:
+            # Here and not where the round begins: a transfer that was given up holds nobody back.
+            share = self._state.settings.resync_commit_percent / 100
+            self._state.brake.hold(self._bytes_per_s * share, self._is_paused)
 
     def abandon(self) -> None:
         """Let what the transfer opened on the drive be closed, where a hang harms nobody."""

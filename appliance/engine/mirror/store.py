@@ -137,8 +137,8 @@ class Store:
     @property
     def commit_wait_s(self) -> float:
         """How long commits have to wait for a drive that catches up; mostly 0. Whoever makes them
-        is to ask: ``commit`` itself does not wait. Any thread."""
-        return self._state.brake.wait_s
+        is to ask: ``commit`` itself does not wait."""
+        return 0.0 if self._state.stopped else self._state.brake.wait_s
 
     @property
     def needs_mark(self) -> bool:

@@ -73,7 +73,24 @@ def test_nobody_waits_for_a_transfer_that_is_paused(writer: _Writer) -> None:
     paused = False
     writer.brake.hold(RATE, lambda: paused)
     writer.write(10_000)
+    assert writer.brake.wait_s > 9
     paused = True
     assert writer.brake.wait_s == 0
     paused = False
     assert writer.brake.wait_s > 9
+
+
+def test_what_is_written_in_a_pause_is_not_waited_for_after_it(writer: _Writer) -> None:
+    """Else clients would stand still for as long as it takes to copy a whole night's work."""
+    paused = True
+    writer.brake.hold(RATE, lambda: paused)
+    for _ in range(100):
+        writer.write(1_000_000)
+        writer.clock.sleep_s(1)
+    assert writer.brake.wait_s == 0
+    paused = False
+    assert writer.brake.wait_s == 0
+    writer.write(10_000)
+    assert writer.brake.wait_s == pytest.approx(10, rel=1e-3), "nor is the pause a credit"
+    writer.brake.hold(RATE)
+    assert writer.brake.wait_s == pytest.approx(10, rel=1e-3)
