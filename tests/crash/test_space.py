@@ -277,6 +277,20 @@ def test_room_is_made_for_a_file_before_it_is_refused(scratch: Path) -> None:
     tenant.machine.drop_store()
 
 
+def test_nothing_is_given_up_for_a_file_that_can_never_fit(scratch: Path) -> None:
+    """A client may announce any length: that must end nobody's read nor hold up the commits."""
+    tenant = Tenant(scratch / "machine", 16 * MIB, 0.5)
+    tenant.fill()
+    for number in range(len(tenant.sizes)):
+        tenant.put(number)
+    tenant.machine.clock.sleep_s(10)
+    before = tenant.store.counts()
+    with pytest.raises(NoSpace, match="full up to their reserve"):
+        tenant.store.make_room(16 * MIB)
+    assert tenant.store.counts() == before
+    tenant.machine.drop_store()
+
+
 def test_a_file_is_staged_once_the_store_made_room(machine: Machine) -> None:
     store = machine.open()
     asked: list[int] = []

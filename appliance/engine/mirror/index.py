@@ -284,6 +284,14 @@ class Index(Reads):
             ).fetchall()
             return [ReleasedBlob(*row) for row in rows]
 
+    def released_bytes(self) -> tuple[int, int]:
+        """How many blobs are released, and how many bytes they hold."""
+        with translated("adding up released blobs"):
+            rows: list[Any] = self._cursor.execute(
+                "SELECT count(*), ifnull(sum(size_bytes), 0) FROM released"
+            ).fetchall()
+            return rows[0][0], rows[0][1]
+
     def forget_released(self, blob_ids: Iterable[bytes]) -> None:
         """These blobs' files are unlinked on every drive. Not flushed: forgotten again after a
         crash, they are unlinked again, which is harmless."""

@@ -16,9 +16,10 @@ from typing import Final, TypeAlias
 from appliance.core.errors import NoSpace
 from appliance.core.ports import Volume
 from appliance.engine.mirror.adoption import BlobKeeper, staging_directories, unlink_quietly
-from appliance.engine.mirror.blob import BLOB_DIRECTORY, blob_id_of
+from appliance.engine.mirror.blob import BLOB_DIRECTORY, blob_id_of, file_bytes
 from appliance.engine.mirror.commit import Committer
 from appliance.engine.mirror.compaction import Compactor
+from appliance.engine.mirror.format import BLOCK_BYTES
 from appliance.engine.mirror.glance import advice_words
 from appliance.engine.mirror.room import RoomKeeper
 from appliance.engine.mirror.state import MirrorState
@@ -156,7 +157,7 @@ class Upkeep:
         room.look()
         if room.takes(size_bytes):
             return 0.0
-        if now_s < self._full_until_s:
+        if now_s < self._full_until_s or not self._may_fit(size_bytes):
             raise NoSpace(FULL_WORDS)
         self.release(grace_s=min(state.settings.release_grace_s, RELEASE_GRACE_OUT_OF_ROOM_S))
         before = room.free_bytes
@@ -171,6 +172,16 @@ class Upkeep:
             return ASK_AGAIN_S
         self._full_until_s = now_s + FULL_FOR_S
         raise NoSpace(FULL_WORDS)
+
+    def _may_fit(self, size_bytes: int) -> bool:
+        """Whether a file would if nothing dead were left: else nothing is given up for it, nor is
+        anybody kept waiting."""
+        state = self._state
+        used_bytes = len(state.planner.table.used()) * state.segment_size_bytes
+        count, blob_bytes = state.index.released_bytes()
+        dead_bytes = used_bytes - sum(state.index.segments().values())
+        dead_bytes += file_bytes(blob_bytes) + count * BLOCK_BYTES
+        return self._room.free_bytes + dead_bytes - size_bytes >= state.reserve_bytes
 
     def release(self, *, grace_s: float | None = None) -> None:
         """Unlink blob files whose records are gone long enough; under pressure sooner."""
