@@ -139,7 +139,9 @@ class ResyncDriver:
 
     def _begin(self, store: Store) -> None:
         now_s = self._clock.monotonic_s()
-        self._left = [attempt for attempt in self._left if attempt.watch.is_out()]
+        for attempt in self._left.copy():  # in place: other threads add to it
+            if not attempt.watch.is_out():
+                self._left.remove(attempt)
         if len(self._left) >= LEFT_BEHIND_MAX:
             self._tell_stuck()
             return
