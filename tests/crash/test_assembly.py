@@ -68,6 +68,9 @@ def test_a_drive_that_hangs_at_the_start_is_left_out(scratch: Path) -> None:
             await engine.ready(20)
             assert (await engine.health()).state is MirrorState.DEGRADED
             await engine.commit(PARTITION, Batch([Put(b"k", b"")]))
+            opened = store.service._store
+            assert opened is not None
+            assert opened._state.has_failed("drive-b"), "nothing on it is believed unread"
         finally:
             os.close(os.open(superblock, os.O_WRONLY))  # lets whoever waits for it go
             await engine.close()

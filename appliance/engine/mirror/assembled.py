@@ -52,6 +52,8 @@ class Assembly:
     witness_directory: Volume | None
     witness_name: str = "witness"
     replaces: Mapping[str, str] = field(default_factory=dict)
+    failing: frozenset[str] = frozenset()
+    """Drives that are there but could not be read, or did not answer."""
 
     def close(self) -> None:
         """Close every volume. Idempotent."""

@@ -96,6 +96,7 @@ class AssemblyMessage:
             self._witness_directory(lanes),
             Path(self.witness_file).name,
             self.replaces,
+            frozenset(self.drives) - {volume.name for volume in volumes},
         )
         return assembly, troubles
 

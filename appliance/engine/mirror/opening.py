@@ -182,7 +182,7 @@ class _Start:
         recovery.replayed_batches = self._replay(position, recovery)
         opened = self._opened(roll, segment_size, recovery, [])
         # Not for reading alone either when W is lacking for it: the last batch may yet be void.
-        present = [volume.name for volume in self._assembly.volumes]
+        present = {volume.name for volume in self._assembly.volumes} | self._assembly.failing
         settle_epoch(opened.state, serve, self._drives.others, present)
         self._drives.close_others()
         if serve.witness_lost:
