@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 
 import pytest
 
+from appliance.core.errors import DriveTimeout
 from appliance.core.scrubs import DriveScrub
 from appliance.engine.mirror.adoption import copy_blob
 from appliance.engine.mirror.blob import blob_path
@@ -152,3 +154,21 @@ def test_a_hang_while_a_segment_is_given_back_is_blamed_on_the_drive_that_hangs(
     assert list(store.members) == [stays]
     hang.end()
     lanes.close()
+
+
+def test_who_was_silent_among_other_members_is_not_given_up(store: Store) -> None:
+    """It took a while to find out: by now the one that answered may be gone, or the silent one
+    back on another mount."""
+    mender, asked = Mender(store._state), store._state.members
+    late = DriveTimeout("drive-b", "a read", errno.ETIMEDOUT)
+    store.lose("drive-a", "pulled")
+    mender.give_up({"drive-b": late}, asked)
+    assert store.stopped == ""
+    assert list(store.members) == ["drive-b"]
+
+
+def test_who_is_silent_while_another_member_answers_is_given_up(store: Store) -> None:
+    late = DriveTimeout("drive-b", "a read", errno.ETIMEDOUT)
+    Mender(store._state).give_up({"drive-b": late}, store._state.members)
+    assert list(store.members) == ["drive-a"]
+    assert store._state.has_failed("drive-b")

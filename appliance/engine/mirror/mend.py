@@ -144,10 +144,13 @@ class Mender:
         if member is not None:
             member.read_errors += 1
 
-    def give_up(self, silent: Mapping[str, DriveFault]) -> None:
-        """Go on without drives that do not answer although another one does. Raises ``Stopped``."""
+    def give_up(self, silent: Mapping[str, DriveFault], asked: Mapping[str, Member]) -> None:
+        """Go on without drives that do not answer although another one does. ``asked``: the members
+        of then. Once one of them left, or one came, this says nothing any more: the one that
+        answered may be gone, or the silent one be back. Raises ``Stopped``."""
         self._state.check_running()
-        self._state.lose(silent)
+        if self._state.members is asked:  # replaced as a whole
+            self._state.lose(silent)
 
     def replace_index(self, directory: Volume, building: str) -> None:
         """Put the index aside and publish the one that was built from the log beside it. The store

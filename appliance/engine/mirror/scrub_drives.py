@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 from appliance.core.errors import DriveFault, DriveTimeout
 from appliance.core.ports import Lanes, Volume
 from appliance.engine.mirror.format import BLOCK_BYTES
+from appliance.engine.mirror.member import Member
 from appliance.engine.mirror.segment import segment_path
 from appliance.engine.mirror.state import MirrorState
 
@@ -52,11 +53,10 @@ class ScrubDrives:
             raise fault
         return value
 
-    def silent(self) -> dict[str, DriveFault]:
-        """The members that do not answer although another one does: asked for a block of the log
-        past the cache, all at once."""
+    def silent(self, members: Mapping[str, Member]) -> dict[str, DriveFault]:
+        """Those of the members that do not answer although another one does: asked for a block of
+        the log past the cache, all at once."""
         path = segment_path(self._state.planner.tail.segment)
-        members = self._state.members  # replaced as a whole, by the committer
         probes = {
             _lane(drive, PROBE): partial(_read_block, member.volume, path)
             for drive, member in members.items()

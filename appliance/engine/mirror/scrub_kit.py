@@ -230,9 +230,10 @@ class Kit:
         does leaves the mirror. A spot that hangs does not cost a drive. Raises ``Unavailable``."""
         self.drop_ahead()
         self.bad(late.drive)
-        silent = self.drives.silent()
+        members = self.members
+        silent = self.drives.silent(members)
         if silent:
-            self.commit(lambda: self.mender.give_up(silent))
+            self.commit(lambda: self.mender.give_up(silent, members))
 
 
 def _bytes(file: File, offset: int, length: int) -> bytes:
