@@ -141,7 +141,6 @@ class Barrage:
 
     def _run(self, stand: Stand, injection: Injection) -> None:
         visits = self._visits
-        visits.tally.injected_runs += 1
         world = World(visits.seed, visits.place("run"), stand)
         world.under_fire = True
         try:
@@ -152,6 +151,7 @@ class Barrage:
             raise Broken(self._told(error, world, injection)) from error
         finally:
             world.machine.drop_store()
+        visits.tally.injected_runs += world.injected
         struck = [m for m in world.recorder.moments if isinstance(m.note, Note) and m.note.injected]
         chosen = visits.rng.sample(struck, min(len(struck), self._moments))
         for moment in chosen:
@@ -209,18 +209,24 @@ class Barrage:
         if name not in {each.name for each in lawful(world, plain=False)}:
             return True
         world.deed = name
+        world.in_sync()  # of now: in the midst of a deed it may be closed
         try:
             DEEDS[name].act(world)
         except Unavailable:
-            return world.reopen()
+            return self._reopens(world)
         except ApplianceError:
             pass
         store = world.machine.store
-        if store is None:
-            return False
-        if store.stopped:
-            return world.reopen()
+        if store is None or store.stopped:
+            return self._reopens(world)
         missing = [drive for drive in DRIVES if drive not in store.members]
         world.away = missing[0] if missing else ""
         world.is_quiet = True
         return True
+
+    def _reopens(self, world: World) -> bool:
+        """Whether it serves again; with one whole drive, the other one failing and W, it must."""
+        reopens = world.reopen()
+        is_one = self._attack.where is Where.DRIVE and world.injected
+        assert reopens or not (is_one and world.is_survivable), "it must serve, but refuses"
+        return reopens
