@@ -21,6 +21,7 @@ from appliance.engine.mirror.log import Log, SegmentState
 from appliance.engine.mirror.place import FilePlace, decode_place
 from appliance.engine.mirror.rebuild import condemn
 from appliance.engine.mirror.scrub_book import _NEW, Page, save
+from appliance.engine.mirror.slots import SLOT_BYTES, SlotFile, create_slots, encode_slot
 from tests.crash.acts import blob_of, put_staged
 from tests.crash.deeds import lawful
 from tests.crash.machine import DRIVES, Machine
@@ -109,13 +110,35 @@ def _prepare(volume: SimulatedVolume) -> None:
     log.recycle(SegmentState(1, 2))
 
 
+def _settle(volume: SimulatedVolume) -> None:
+    """A segment whose maker died before the name and the header were flushed."""
+    log = Log(volume, bytes(16), 65_536)
+    file = volume.open("log/00000001", write=True, create=True)
+    file.write_at(0, bytes(4096))
+    file.close()
+    log.settle([SegmentState(1, 1)])
+
+
+def _open_slots(volume: SimulatedVolume) -> None:
+    """A vote whose writer died before it was flushed is seen from now on, so it must stay."""
+    create_slots(volume, "vote", 1, b"old")
+    file = volume.open("vote", write=True)
+    file.write_at(SLOT_BYTES, encode_slot(1, 2, b"new"))
+    file.close()
+    opened = SlotFile.open(volume, "vote", 1, write=True)
+    assert isinstance(opened, SlotFile)
+    assert opened.payload == b"new"
+
+
 def _remove(volume: SimulatedVolume) -> None:
     _prepare(volume)
     Log(volume, bytes(16), 65_536).remove(1)
     assert volume.names("log") == []
 
 
-@pytest.mark.parametrize("act", [_book, _publish, _condemn, _lose, _prepare, _remove])
+@pytest.mark.parametrize(
+    "act", [_book, _publish, _condemn, _lose, _prepare, _settle, _open_slots, _remove]
+)
 def test_what_is_durable_on_return_waits_in_no_cache(
     act: Callable[[SimulatedVolume], None],
 ) -> None:

@@ -105,8 +105,7 @@ def _check(plan: NewMirrorPlan) -> None:
 
 def _lay_out(plan: NewMirrorPlan, volume: Volume) -> None:
     for directory in (BLOB_DIRECTORY, STAGING_DIRECTORY):
-        volume.make_directory(directory)
-    volume.flush_directory("")
+        volume.make_directory(directory)  # durable with the superblock, beside which they lie
     log = Log(volume, bytes.fromhex(plan.mirror_id), plan.segment_size_bytes)
     for segment in range(1, FIRST_SEGMENTS + 1):
         log.prepare(SegmentState(segment, 1))
