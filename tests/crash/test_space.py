@@ -291,6 +291,33 @@ def test_nothing_is_given_up_for_a_file_that_can_never_fit(scratch: Path) -> Non
     tenant.machine.drop_store()
 
 
+def test_the_log_is_not_compacted_for_a_file_that_gets_none_of_it(scratch: Path) -> None:
+    """While a drive is brought in no segment is given back to files."""
+    tenant = Tenant(scratch / "machine", 16 * MIB, 0.5)
+    tenant.fill()
+    for number in range(tenant.sizes.count(INLINE_BYTES) // 2):
+        tenant.put(number)
+    store, disks = tenant.store, tenant.machine.disks
+    for disk in disks.values():
+        disk.capacity_bytes = disk.used_bytes() + tenant.capacity_bytes // 64
+    store.lose("drive-b", "pulled")
+    store.add_outsider(disks["drive-b"].mount())
+    resync = store.begin_resync("drive-b")
+    tenant.machine.clock.sleep_s(10)
+    store.step()
+    before = store.counts()["recycled_segments"]
+    with pytest.raises(NoSpace):
+        while wait_s := store.make_room(MIB // 2):
+            tenant.machine.clock.sleep_s(wait_s)
+    assert store.counts()["recycled_segments"] == before
+    store.abandon_resync(resync)
+    tenant.machine.clock.sleep_s(2)
+    while wait_s := store.make_room(MIB // 2):
+        tenant.machine.clock.sleep_s(wait_s)
+    assert store.counts()["recycled_segments"] > before
+    tenant.machine.drop_store()
+
+
 def test_a_file_is_staged_once_the_store_made_room(machine: Machine) -> None:
     store = machine.open()
     asked: list[int] = []

@@ -161,8 +161,9 @@ class Upkeep:
             raise NoSpace(FULL_WORDS)
         self.release(grace_s=min(state.settings.release_grace_s, RELEASE_GRACE_OUT_OF_ROOM_S))
         before = room.free_bytes
-        self._compactor.compact(Zeal.SHORT)
-        self.give_back()
+        if self._log_gives_room(size_bytes):
+            self._compactor.compact(Zeal.SHORT)
+            self.give_back()
         room.look()
         if room.takes(size_bytes):
             return 0.0
@@ -172,6 +173,13 @@ class Upkeep:
             return ASK_AGAIN_S
         self._full_until_s = now_s + FULL_FOR_S
         raise NoSpace(FULL_WORDS)
+
+    def _log_gives_room(self, size_bytes: int) -> bool:
+        """Whether a file gets what compaction frees: while a state transfer copies segments none is
+        given back, and a file that lacks room lacks it as before."""
+        state = self._state
+        fits = self._room.space.free_bytes - size_bytes >= state.reserve_bytes
+        return fits or state.dropped_blobs is None
 
     def _may_fit(self, size_bytes: int) -> bool:
         """Whether a file would if nothing dead were left: else nothing is given up for it, nor is
