@@ -25,6 +25,9 @@ UDEVD: Final = "/lib/systemd/systemd-udevd"
 RULES: Final = Path(__file__).parents[2] / "udev"
 RUNTIME_RULES: Final = Path("/run/udev/rules.d")
 UDEV_LOCK: Final = Path("/run/lock/appliance-test-udev")
+"""Shared by all who use it."""
+UDEV_DOOR: Final = Path("/run/lock/appliance-test-udev-door")
+"""Held by whoever comes or goes."""
 DRIVE_BYTES: Final = 640 * 1024 * 1024
 DEADLINE_S: Final = 30.0
 
@@ -53,21 +56,35 @@ def udev_daemon() -> Iterator[None]:
     it again."""
     UDEV_LOCK.parent.mkdir(parents=True, exist_ok=True)
     with UDEV_LOCK.open("a+") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if subprocess.run(["udevadm", "control", "--ping"], check=False).returncode != 0:
-            sh(UDEVD, "--daemon")
-            lock.truncate(0)
-            lock.write("started here")
-            lock.flush()
-        RUNTIME_RULES.mkdir(parents=True, exist_ok=True)
-        for rules in RULES.glob("*.rules"):
-            shutil.copy(rules, RUNTIME_RULES / rules.name)
-        sh("udevadm", "control", "--reload")
-        fcntl.flock(lock, fcntl.LOCK_SH)
+        with _udev_door():
+            if not _udev_answers():
+                sh(UDEVD, "--daemon")
+                lock.truncate(0)
+                lock.write("started here")
+                lock.flush()
+            RUNTIME_RULES.mkdir(parents=True, exist_ok=True)
+            for rules in RULES.glob("*.rules"):
+                shutil.copy(rules, RUNTIME_RULES / rules.name)
+            sh("udevadm", "control", "--reload")
+            fcntl.flock(lock, fcntl.LOCK_SH)
         try:
             yield
         finally:
-            _leave_udev(lock.fileno())
+            with _udev_door():
+                _leave_udev(lock.fileno())
+
+
+@contextmanager
+def _udev_door() -> Iterator[None]:
+    """Nobody else comes or goes meanwhile; those who are there stay."""
+    with UDEV_DOOR.open("a") as door:
+        fcntl.flock(door, fcntl.LOCK_EX)
+        yield
+
+
+def _udev_answers() -> bool:
+    ping = ["udevadm", "control", "--ping"]
+    return subprocess.run(ping, check=False, capture_output=True).returncode == 0
 
 
 def _leave_udev(lock: int) -> None:
@@ -80,6 +97,7 @@ def _leave_udev(lock: int) -> None:
         for rules in RULES.glob("*.rules"):
             (RUNTIME_RULES / rules.name).unlink(missing_ok=True)
         sh("udevadm", "control", "--exit")
+        until(lambda: not _udev_answers(), "udevd to be gone, for whoever comes next")
         os.ftruncate(lock, 0)
 
 
