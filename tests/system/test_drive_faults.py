@@ -80,8 +80,13 @@ def _alerts(machine: Appliance) -> str:
 
 
 def _left_out(machine: Appliance, drive: LoopDrive, why: str) -> None:
-    """The mirror goes on without the drive, and says so."""
-    until(lambda: why in _says(machine, drive), f"{drive.serial} to be left out", deadline_s=BACK_S)
+    """The mirror goes on without the drive, and says so: why, at least in some words."""
+
+    def is_told() -> bool:
+        said = _says(machine, drive)
+        return bool(said) and why in said
+
+    until(is_told, f"{drive.serial} to be left out", deadline_s=BACK_S)
     assert machine.mirror()["state"] in {"degraded", "resyncing"}
     assert not machine.serves(), "the appliance calls itself well"
     assert "left the mirror" in _alerts(machine)
