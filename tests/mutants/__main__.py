@@ -216,6 +216,7 @@ def _try_each(bench: Bench, mutants: Sequence[Mutant], jobs: int) -> list[Verdic
 def _keep(verdict: Verdict) -> None:
     """Beside what other runs keep meanwhile."""
     kept = {name: asdict(each) for name, each in {**_results(), verdict.name: verdict}.items()}
+    KEPT.mkdir(parents=True, exist_ok=True)
     unfinished = RESULTS.with_suffix(".new")
     unfinished.write_text(json.dumps(kept, indent=1))
     unfinished.rename(RESULTS)
