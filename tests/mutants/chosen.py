@@ -236,8 +236,8 @@ SABOTAGES: Final[tuple[Sabotage, ...]] = (
     ),
     Sabotage(
         "void-without-all-voters",
-        "core/membership",
-        "return votes.witness is not None and _electorate(history) <= testify",
+        "core/ballots",
+        "return votes.witness is not None and electorate(history) <= testify",
         "return True",
     ),
     Sabotage(

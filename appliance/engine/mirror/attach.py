@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from appliance.core.epochs import Epoch, History
 from appliance.core.errors import Refused
+from appliance.core.histories import is_older
 from appliance.core.ports import Volume
 from appliance.engine.mirror.state import MirrorState
 from appliance.engine.mirror.superblock import (
@@ -47,7 +47,7 @@ def claim_outsider(state: MirrorState, volume: Volume) -> SuperblockFile:
         )
     elif found.mirror_id != state.mirror_id:
         raise Refused(f"cannot bring drive {volume.name} in: it belongs to another mirror")
-    elif found.history and not _is_known(found.history[-1], state.votes.history):
+    elif found.history and not is_older(found.history, state.votes.history):
         raise WentItsOwnWay(
             f"cannot bring drive {volume.name} in: its history went its own way; its data is kept "
             "until it is claimed"
@@ -56,12 +56,3 @@ def claim_outsider(state: MirrorState, volume: Volume) -> SuperblockFile:
     if not isinstance(opened, SuperblockFile):
         raise Refused(f"cannot bring drive {volume.name} in: its superblock cannot be opened")
     return opened
-
-
-def _is_known(head: Epoch, history: History) -> bool:
-    """Whether our history continues from ``head``, voided it, or is too long to tell."""
-    if any(head.id in epoch.rejects for epoch in history):
-        return False
-    return any(e.id == head.id or head.id in e.voids for e in history) or (
-        head.number < history[0].number
-    )

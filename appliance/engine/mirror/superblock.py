@@ -12,8 +12,8 @@ from typing import Final
 
 import msgpack
 
+from appliance.core.epochs import Epoch, History, Leave
 from appliance.core.errors import InvalidInput
-from appliance.core.membership import Epoch, History, Leave
 from appliance.core.ports import Volume
 from appliance.engine.mirror.slots import (
     PAYLOAD_BYTES_MAX,

@@ -2,7 +2,7 @@
 
 Owns the judgement; reads no more than one segment of either drive for it. Refuses to believe a
 drive that left because a call on it failed, one that was put back to an older state, and one whose
-past is beyond memory: those are compared in full.
+leave is beyond memory: those are compared in full.
 
 A drive that was merely away is believed in what it had flushed when it left, up to the *leave
 sequence*, which the epoch of its leave names. The proof that it still has it is one batch: the

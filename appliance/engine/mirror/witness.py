@@ -11,7 +11,7 @@ from typing import Final
 
 import msgpack
 
-from appliance.core.membership import History
+from appliance.core.epochs import History
 from appliance.core.ports import Volume
 from appliance.engine.mirror.slots import (
     PAYLOAD_BYTES_MAX,

@@ -6,10 +6,11 @@ crash of it would leave, and asserts what must hold whenever it serves: see ``Ru
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
-from appliance.core.epochs import BEATS_PER_START
-from appliance.core.membership import (
+from appliance.core.epochs import (
+    BEATS_PER_START,
     WITNESS,
     DriveVote,
     History,
@@ -19,15 +20,16 @@ from appliance.core.membership import (
     Standing,
     WitnessVote,
     WritePlan,
-    decide,
     join_plan,
     leave_plan,
     renew_plan,
     successor,
 )
+from appliance.core.membership import decide
 
 MIRROR = "m"
 DRIVES = ("A", "B")
+KEPT = {Standing.DIVERGED, Standing.CLONE}
 BEHIND_MAX = 4
 """Further behind is no other case."""
 
@@ -43,6 +45,8 @@ class World:
     beats: tuple[tuple[str, int], ...] = ()
     batches: int = 0
     epochs: int = 1
+    given_up: frozenset[int] = frozenset()
+    """What was promised and an operator went on without."""
 
     def vote(self, voter: str) -> History:
         return self.witness if voter == WITNESS else dict(self.votes)[voter]
@@ -79,7 +83,9 @@ class World:
                     epoch.number,
                     names.setdefault(epoch.id, len(names)),
                     epoch.in_sync,
+                    epoch.forced,
                     tuple(names.setdefault(void, len(names)) for void in epoch.voids),
+                    tuple(names.setdefault(end, len(names)) for end in epoch.rejects),
                 )
                 for epoch in history
             )
@@ -87,7 +93,7 @@ class World:
         ]
         newest = max((beat for _, beat in self.beats), default=0)
         behind = tuple((voter, min(newest - beat, BEHIND_MAX)) for voter, beat in self.beats)
-        return (*shapes, self.logs, self.promised, behind)
+        return (*shapes, self.logs, self.promised, self.given_up, behind)
 
 
 def first_world() -> World:
@@ -112,6 +118,9 @@ class Run:
     put_back: tuple[str, ...] = ()
     """Voters that are old copies of themselves."""
     heartbeat: int = 0
+    forced: bool = False
+    """An operator says to go on with whoever is there."""
+    standings: Mapping[str, Standing] = field(default_factory=dict)
 
     def keep(self, world: World) -> None:
         self.world = world
@@ -165,7 +174,7 @@ class Run:
         witness = None
         if self.has_witness and world.witness:
             witness = WitnessVote(MIRROR, world.witness, world.beat(WITNESS))
-        decision = decide(drives, witness, waited=True)
+        decision = decide(drives, witness, waited=True, forced=self.forced)
         # A W that was away while heartbeats were raised counts as an old copy: as if it were lost.
         everybody = (
             self.present == DRIVES
@@ -174,8 +183,13 @@ class Run:
         )
         if not isinstance(decision, Serve):
             asks = isinstance(decision, ReadOnly) or getattr(decision, "may_force", False)
-            assert not everybody or (self.put_back and asks), f"{decision} {world}"
+            went_on = any(epoch.forced for _, history in world.votes for epoch in history)
+            told = asks and (self.put_back or went_on)
+            assert not everybody or told, f"{decision} {world}"
             return None
+        self.standings = decision.standings
+        if decision.force:
+            self.give_up(decision.in_sync)
         self.heartbeat = max(world.beat(drive) for drive in decision.in_sync)
         self.recover(decision.in_sync)
         for voter in decision.behind:
@@ -183,7 +197,14 @@ class Run:
         history = decision.history
         if decision.needs_epoch:
             leaves = tuple(Leave(drive, 0) for drive in decision.leaves_needed)
-            history = self.new_epoch(history, decision.in_sync, leaves=leaves, voids=decision.voids)
+            history = self.new_epoch(
+                history,
+                decision.in_sync,
+                leaves=leaves,
+                voids=decision.voids,
+                rejects=decision.rejects,
+                forced=decision.force,
+            )
             plan = leave_plan(decision.epoch, history[-1]) if leaves else renew_plan(history[-1])
             if not self.write_votes(plan, history):
                 return None
@@ -207,6 +228,15 @@ class Run:
         for drive in in_sync:
             if self.world.log(drive) != longest:
                 self.keep(self.world.with_log(drive, longest))
+
+    def give_up(self, in_sync: tuple[str, ...]) -> None:
+        """The operator accepts to miss what these drives do not have, and nothing more."""
+        log = {number for drive in in_sync for number in self.world.log(drive)}
+        self.world = replace(
+            self.world,
+            promised=self.world.promised & log,
+            given_up=self.world.given_up | (self.world.promised - log),
+        )
 
     def promise(self, log: tuple[int, ...]) -> None:
         """What is served once must never be missed."""
@@ -235,8 +265,10 @@ class Run:
                 self.promise(self.world.log(survivor[0]))
         elif action.startswith("return") and action[-1] in self.present and len(in_sync) == 1:
             joiner = action[-1]
-            if joiner in in_sync:
+            if joiner in in_sync or self.standings[joiner] in KEPT:
                 return
+            wiped = set(self.world.log(joiner)) - set(self.world.log(in_sync[0]))
+            assert not wiped & self.world.given_up, f"wiped {wiped} off {joiner}: {self.world}"
             self.keep(self.world.with_log(joiner, self.world.log(in_sync[0])))
             new = self.new_epoch(history, DRIVES)
             if self.write_votes(join_plan(history[-1], new[-1], joiner), new):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.core.membership import (
+from appliance.core.epochs import (
     HISTORY_MAX,
     WITNESS,
     Decision,
@@ -23,12 +23,13 @@ from appliance.core.membership import (
     Standing,
     Wait,
     WitnessVote,
-    decide,
     join_plan,
     leave_plan,
     renew_plan,
     successor,
 )
+from appliance.core.histories import is_older
+from appliance.core.membership import decide
 
 
 def after(
@@ -292,6 +293,8 @@ def test_a_history_out_of_memory_is_kept_whole() -> None:
         long = after(long, f"r{number}", "A")
     decision = served(votes(("A", long), ("B", E1), witness=long))
     assert decision.standings["B"] is Standing.DIVERGED
+    assert not is_older(E1, long), "nor when it is plugged in while the mirror serves"
+    assert is_older(E1, A2) and is_older(A2, after(E1, "e3", "A", "B", number=3, voids=("a2",)))
 
 
 def test_plans_write_the_witness_last() -> None:

@@ -10,8 +10,9 @@ other; with everybody present the mirror always serves.
 
 Then each voter by itself is put back to what it was at any earlier time, and each drive together
 with W, and the same must hold, but that with everybody present the mirror may ask its operator
-instead. What no protocol could tell is left out, and listed in ``is_beyond_telling`` and
-``is_outvoted``.
+instead. An operator forces one drive, too: what he goes on without is never wiped off the
+drive that holds it. What no protocol could tell is left out, and listed in ``is_beyond_telling``
+and ``is_outvoted``.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ from dataclasses import replace
 
 import pytest
 
-from appliance.core.epochs import BEATS_UNDER_WAY_MAX
-from appliance.core.membership import (
+from appliance.core.epochs import (
+    BEATS_UNDER_WAY_MAX,
     WITNESS,
     DriveVote,
     Epoch,
     Serve,
     WitnessVote,
     WritePlan,
-    decide,
     leave_plan,
 )
+from appliance.core.membership import decide
 from tests.unit.mirror import membership_model
 from tests.unit.mirror.membership_model import DRIVES, MIRROR, Run, World, first_world
 
@@ -62,6 +63,20 @@ def lives(
             run.has_witness = witness in {"present", "blank"}
             run.act(action, *started)
         yield from run.states
+
+
+def forced_lives(world: World) -> Iterator[World]:
+    """The same, of a store that an operator told to go on with one drive that asked for it. A W
+    that is away then is lost for good: with the other drive it would outvote the operator."""
+    for drive, witness, action in itertools.product(
+        DRIVES, ("present", "blank"), ("none", "write")
+    ):
+        before = world.with_vote(WITNESS, ()) if witness == "blank" else world
+        run = Run(before, (drive,), True, [], forced=True)
+        started = run.start()
+        if started is not None and started[0][-1].forced:
+            run.act(action, *started)
+            yield from run.states
 
 
 def is_beyond_telling(world: World, put_back: str, present: tuple[str, ...], witness: str) -> bool:
@@ -111,6 +126,26 @@ def explore(first: World, starts: int) -> int:
     seen: set[object] = {first.key()}
     layer = [first]
     for _ in range(starts):
+        layer = next_layer(layer, seen)
+    return len(seen)
+
+
+def explore_forced(first: World, before: int, after: int) -> int:
+    """From any world of the first ``before`` lives an operator forces one drive; then it is started
+    ``after`` times with whoever may be there. What he went on without is never wiped."""
+    reached, layer = [first], [first]
+    known: set[object] = {first.key()}
+    for _ in range(before):
+        layer = next_layer(layer, known)
+        reached += layer
+    seen: set[object] = set()
+    layer = []
+    for world in reached:
+        for left in forced_lives(world):
+            if left.key() not in seen:
+                seen.add(left.key())
+                layer.append(left)
+    for _ in range(after):
         layer = next_layer(layer, seen)
     return len(seen)
 
@@ -191,6 +226,20 @@ def test_no_drive_put_back_with_the_witness_from_further_on_loses_a_promise() ->
     count = explore_put_back(first_world(), 1, 2, WITH_WITNESS)
     print(f"{count} worlds with a drive and W put back")
     assert count > 500
+
+
+def test_nothing_an_operator_went_on_without_is_wiped() -> None:
+    count = explore_forced(first_world(), 1, 1)
+    print(f"{count} worlds after a force")
+    assert count > 200
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_nothing_an_operator_went_on_without_is_wiped_later() -> None:
+    count = explore_forced(first_world(), 2, 1)
+    print(f"{count} worlds after a force")
+    assert count > 1_000
 
 
 def _hasty(old: Epoch, new: Epoch) -> WritePlan:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 
-from appliance.core.membership import (
+from appliance.core.epochs import (
     Decision,
     DriveVote,
     History,
@@ -16,8 +16,8 @@ from appliance.core.membership import (
     Standing,
     Wait,
     WitnessVote,
-    decide,
 )
+from appliance.core.membership import decide
 from tests.unit.mirror.test_membership import A2, A3_FORCED, A3_JOIN, B2, E1, after
 
 REJECTING = after(A3_FORCED, "c", "A", forced=True, number=9)

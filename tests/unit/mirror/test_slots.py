@@ -13,8 +13,8 @@ from awscrt.checksums import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
+from appliance.core.epochs import HISTORY_MAX, Epoch, History, Leave, successor
 from appliance.core.errors import DriveFault, InvalidInput
-from appliance.core.membership import HISTORY_MAX, Epoch, History, Leave, successor
 from appliance.engine.mirror.slots import (
     PAYLOAD_BYTES_MAX,
     SLOT_BYTES,
