@@ -147,8 +147,8 @@ def _known_ones(mutants: Sequence[Mutant], part: int) -> list[Mutant]:
     listed = sum(each.name in survivors for each in mutants)
     print(
         f"part {part}: {len(trying)} mutants; left out are {listed} for which a test is missing "
-        f"({known.SURVIVORS.relative_to(ROOT)}) and {len(mutants) - len(trying) - listed} newer "
-        "than the last run of all",
+        f"({known.SURVIVORS.relative_to(ROOT)}) and {len(mutants) - len(trying) - listed} to "
+        "be tried by the next run of all",
         flush=True,
     )
     return trying
