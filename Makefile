@@ -11,13 +11,14 @@ QUICK_TESTS := tests/tidy tests/unit tests/conformance tests/crash tests/s3
 MACHINE_TESTS := tests/clients tests/system
 
 .PHONY: help setup setup-test install run check lint types test quick-tests all-quick-tests \
-	machine-tests mutants crash-long bench format lock clean
+	machine-tests soak mutants crash-long bench format lock clean
 
 help:
 	@printf '%s\n' \
 	'make run     serve S3 over HTTPS from $(STATE) (ARGS="..." goes to "appliance dev")' \
 	'make check   style, types, layers and all quick tests; no root, under three minutes' \
 	'make test    everything, as continuous integration runs it; root on Debian for all of it' \
+	'make soak    failing drives under aws-cli and boto3, for many minutes; root' \
 	'make mutants disable each safeguard of the engine in turn and see the tests notice' \
 	'             (ARGS="--publish", --only TEXT, --survivors, --list; a tenth is in make test)' \
 	'make crash-long  a million crash states (STATES, SEED, WORKERS), figures for RELIABILITY.md' \
@@ -57,7 +58,7 @@ all-quick-tests:
 	@$(PYTEST) -q -n 2 --dist worksteal $(QUICK_TESTS)
 
 machine-tests:
-	@$(PYTEST) -q -s $(MACHINE_TESTS)
+	@$(PYTEST) -q -s -m "not soak" $(MACHINE_TESTS)
 
 test: setup-test
 	@$(PHASE) style $(MAKE) -s lint
@@ -65,6 +66,9 @@ test: setup-test
 	@$(PHASE) "tidy, unit, conformance, crash and S3 tests" $(MAKE) -s all-quick-tests
 	@$(PHASE) "a tenth of the engine's mutants" $(PYTHON) -m tests.mutants --share 10
 	@$(PHASE) "clients, drives and whole machines" $(MAKE) -s machine-tests
+
+soak: setup-test
+	@$(PYTEST) -q -s -m soak $(MACHINE_TESTS)
 
 mutants: setup-test
 	@$(PYTHON) -m tests.mutants --jobs $(shell nproc) $(ARGS)

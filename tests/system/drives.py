@@ -133,6 +133,11 @@ class LoopDrive:
         """The kernel's name, for looking into sysfs."""
         return Path(self.node).name
 
+    @property
+    def in_flight(self) -> int:
+        """Requests the device has not finished."""
+        return sum(map(int, Path(f"/sys/block/{self.name}/inflight").read_text().split()))
+
     def attach(self) -> Self:
         """The device appears."""
         self.node = sh("losetup", "--find", "--show", str(self.backing))

@@ -28,6 +28,7 @@ KEYS, ROUNDS = 30, 10
 """More than a log segment holds."""
 SPARE_BYTES: Final = 16 * 1024 * 1024
 PAGE_BYTES: Final = 4096
+RECYCLED_S: Final = 90.0
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +193,11 @@ def test_a_recycle_that_reached_one_drive_is_completed(bench: Workbench) -> None
     old, before = second.read_bytes(), _generation(second)
     for root in bench.roots:
         _leave_little(root)
-    until(lambda: before < _generation(first) == _generation(second), "a recycled segment")
+    until(
+        lambda: before < _generation(first) == _generation(second),
+        "a recycled segment",
+        deadline_s=RECYCLED_S,
+    )
     bench.power_cut()
     overwrite(second, 0, old)
     assert _generation(first) > _generation(second) == before

@@ -7,6 +7,7 @@ drive, and both copies are equal at the end."""
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ LEFT_BYTES: Final = 256 * 1024
 """What a filler leaves of a drive."""
 
 
+@pytest.mark.soak
 def test_failing_drives_under_real_clients(tmp_path: Path, seed: int) -> None:
     one = FailingDrive(tmp_path, "one", size_bytes=DRIVE_BYTES)
     other = FailingDrive(tmp_path, "other", size_bytes=DRIVE_BYTES)
@@ -150,9 +152,14 @@ def _both_hang(
     """Like a paused host: nobody is blamed, and all goes on afterwards."""
     epoch = machine.mirror()["epoch"]
     with clients.fault("both hang"):
-        ends_s = time.monotonic() + BOTH_HANG_S
+        store = machine.processes["store-m0"]
+        store.send_signal(signal.SIGSTOP)
+        # What is under way ends, or one drive would finish what the other cannot.
+        until(lambda: one.in_flight + other.in_flight == 0, "the drives to be idle")
         for drive in (one, other):
             drive.stall()
+        store.send_signal(signal.SIGCONT)
+        ends_s = time.monotonic() + BOTH_HANG_S
         try:
             until(lambda: time.monotonic() >= ends_s, "the hangs", deadline_s=BOTH_HANG_S + 1)
             said = _alerts(machine)
