@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
-from appliance.core.errors import Conflict, DataLost, InvalidInput, LimitExceeded
+from appliance.core.errors import (
+    Conflict,
+    DataLost,
+    DriveFault,
+    InvalidInput,
+    LimitExceeded,
+    Unavailable,
+)
 from appliance.engine.interface import Charge
 from appliance.engine.mirror.format import encode_charges
 from appliance.engine.mirror.messages import CommitOrder, Demand, Order
@@ -13,6 +22,7 @@ from appliance.engine.mirror.segment import segment_path
 from tests.crash.acts import blob_of, commit, put
 from tests.crash.history import PARTITION
 from tests.crash.machine import SEGMENT_BYTES, Machine
+from tests.crash.simulated import Operation
 
 ABSENT, PRESENT, VERSION, EMPTY = range(4)
 
@@ -67,6 +77,26 @@ def test_limits(machine: Machine) -> None:
 def test_more_than_fits_into_one_commit(machine: Machine) -> None:
     machine.open()
     _refused(machine, put(b"new", 1, b"x" * SEGMENT_BYTES), InvalidInput)
+
+
+def test_a_kept_blob_whose_drives_do_not_answer_now_is_not_called_lost(machine: Machine) -> None:
+    store = machine.open()
+    commit(store, put(b"old", 1, b"q" * 9_000))
+    moved = put(b"new", 2)._replace(orders=[Order(b"new", b"0:", keep=b"old"), Order(b"old", None)])
+
+    def no_reads(operation: Operation) -> None:
+        if operation.kind == "read":
+            raise DriveFault("sick", "reading", errno.EIO)
+
+    for disk in machine.disks.values():
+        disk.hook = no_reads
+    (refusal,) = store.commit([moved])
+    assert isinstance(refusal, Unavailable) and not isinstance(refusal, DataLost)
+    for disk in machine.disks.values():
+        disk.hook = None
+    commit(store, moved)
+    with machine.reader() as reader:
+        assert reader.read_blob(blob_of(machine, b"new"), 0, 9_000) == b"q" * 9_000
 
 
 @pytest.mark.parametrize("rotten", [("drive-a",), ("drive-b",), ("drive-a", "drive-b")])

@@ -26,6 +26,7 @@ from appliance.core.errors import (
     LimitExceeded,
     MembershipChanged,
     NoSpace,
+    Unavailable,
 )
 from appliance.engine.mirror.adoption import BlobKeeper
 from appliance.engine.mirror.blob import file_bytes
@@ -44,7 +45,7 @@ from appliance.engine.mirror.member import Member
 from appliance.engine.mirror.messages import CommitOrder
 from appliance.engine.mirror.planner import NeedSegment, batch_bytes_max
 from appliance.engine.mirror.room import RoomKeeper
-from appliance.engine.mirror.state import MirrorState
+from appliance.engine.mirror.state import MirrorState, Stopped
 
 CommitOutcome: TypeAlias = int | EngineError | InvalidInput
 """The version, or why not."""
@@ -134,7 +135,9 @@ class Committer:
                 outcomes.append(refusal)
                 state.counts.refusals += 1
                 continue
-            except (DataLost, InvalidInput) as refusal:
+            except Stopped:
+                raise
+            except (DataLost, InvalidInput, Unavailable) as refusal:
                 outcomes.append(refusal)
                 continue
             judge.accept(judged)
@@ -195,6 +198,8 @@ class Committer:
         self._state.counts.adopted_bytes += sum(file_bytes(blob.size_bytes) for blob in staged)
 
     def _read_inline(self, location: Location) -> bytes:
+        """Raises ``DataLost`` when every copy is bad, ``Unavailable`` when one cannot be read."""
+        faults: list[DriveFault] = []
         for drive, member in list(self._state.members.items()):
             found: list[LogRecord] = []
             read = partial(_read_into, found, member, location)
@@ -204,9 +209,12 @@ class Committer:
                 fault = DriveFault(drive, "reading a record", errno.EILSEQ, str(error))
             if fault is not None:
                 member.read_errors += 1
+                faults.append(fault)
                 continue
             assert found[0].blob_kind is BlobKind.INLINE, "the index said so"
             return found[0].blob
+        if any(fault.errno != errno.EILSEQ for fault in faults):
+            raise Unavailable(f"cannot read the blob that is to be kept now: {faults[-1]}")
         raise DataLost("no drive holds a valid copy of the blob that is to be kept")
 
     # -- the log -------------------------------------------------------------------------------
