@@ -28,9 +28,9 @@ from appliance.engine.mirror.victims import Zeal
 
 RELEASE_AT_ONCE: Final = 256
 RELEASE_GRACE_UNDER_PRESSURE_S: Final = 60.0
-RELEASE_GRACE_OUT_OF_ROOM_S: Final = 5.0
-"""When a put would be refused. Who reads a blob that goes looks its key up again, but a long read
-of an object in parts may end early."""
+RELEASE_GRACE_OUT_OF_ROOM_S: Final = 10.0
+"""When a put would be refused; more than a clock may be set by unnoticed. Who reads a blob that
+goes looks its key up again, but a long read of an object in parts may end early."""
 GAIN_SHARE: Final = 16
 """Of a segment: compaction that gains less is not asked for more."""
 ASK_SOON_S: Final = 0.01
@@ -76,6 +76,8 @@ class Upkeep:
         self._sweep_at_s = float("-inf")
         self._sweep_failed = False
         self._full_until_s = float("-inf")
+        self._compacts_again_s = float("-inf")
+        """However many ask for room, commits have as much of the time as compaction."""
         self._checkpointed_bytes = 0
         self._unswept = [f"{number:02x}" for number in range(256)]
 
@@ -162,8 +164,12 @@ class Upkeep:
         self.release(grace_s=min(state.settings.release_grace_s, RELEASE_GRACE_OUT_OF_ROOM_S))
         before = room.free_bytes
         if self._log_gives_room(size_bytes):
+            if now_s < self._compacts_again_s:
+                return ASK_SOON_S
             self._compactor.compact(Zeal.SHORT)
             self.give_back()
+            ended_s = state.clock.monotonic_s()
+            self._compacts_again_s = ended_s + (ended_s - now_s)
         room.look()
         if room.takes(size_bytes):
             return 0.0
