@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from appliance.engine.mirror.brake import Brake
+from appliance.engine.mirror.brake import WAIT_S_MAX, Brake
 from tests.crash.simulated import SimulatedClock
 
 RATE = 1000.0
@@ -94,3 +94,15 @@ def test_what_is_written_in_a_pause_is_not_waited_for_after_it(writer: _Writer) 
     assert writer.brake.wait_s == pytest.approx(10, rel=1e-3), "nor is the pause a credit"
     writer.brake.hold(RATE)
     assert writer.brake.wait_s == pytest.approx(10, rel=1e-3)
+
+
+def test_nobody_waits_longer_than_clients_do_for_one_large_object(writer: _Writer) -> None:
+    """What it was too much is still to be waited for, a while before each commit."""
+    writer.brake.hold(RATE)
+    writer.write(200_000)
+    for _ in range(9):
+        assert writer.brake.wait_s == pytest.approx(WAIT_S_MAX, rel=1e-3)
+        writer.write(10)
+    writer.clock.sleep_s(WAIT_S_MAX + 1)
+    writer.write(10)
+    assert writer.brake.wait_s < 1
