@@ -235,11 +235,12 @@ def mounted_nodes(below: Path) -> list[str]:
 
 
 def digests(root: Path) -> dict[str, str]:
-    """What must be the same on both drives, by path: the log's segments and the blobs."""
+    """What must be the same on both drives, by path: the log's segments and the blobs. One that
+    was being made at the end is no segment yet."""
     found = {}
     for part in ("log", "blob"):
         for path in sorted((root / part).rglob("*")):
-            if path.is_file():
+            if path.is_file() and path.suffix != ".new":
                 with path.open("rb") as file:
                     digest = hashlib.file_digest(file, "sha256").hexdigest()
                 found[str(path.relative_to(root))] = digest

@@ -183,6 +183,7 @@ def test_an_index_that_knows_what_no_log_has_is_built_anew(bench: Workbench) -> 
     assert "not in the log: it is built anew" in bench.told()
 
 
+@pytest.mark.soak
 def test_a_recycle_that_reached_one_drive_is_completed(bench: Workbench) -> None:
     """What lay in the segment was replaced or moved; none of it is read again."""
     with ThreadPoolExecutor(4) as threads:

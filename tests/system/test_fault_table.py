@@ -77,6 +77,7 @@ def _alerts(bench: Workbench) -> list[str]:
     return [each["text"] for each in bench.machine.mirror()["alerts"]]
 
 
+@pytest.mark.soak
 def test_both_drives_hang_and_nobody_is_ejected(bench: Workbench) -> None:
     epoch = bench.machine.mirror()["epoch"]
     store = bench.machine.processes["store-m0"]
