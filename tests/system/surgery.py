@@ -43,7 +43,9 @@ class Lying:
 
 def batches(root: Path) -> list[Lying]:
     """Every whole batch that lies on a drive, in the order of the log."""
-    found = [lying for path in sorted((root / "log").iterdir()) for lying in _of_segment(path)]
+    # One that was being made when the power went has another suffix, and is no segment yet.
+    segments = sorted(path for path in (root / "log").iterdir() if not path.suffix)
+    found = [lying for path in segments for lying in _of_segment(path)]
     return sorted(found, key=lambda lying: lying.sequence)
 
 
